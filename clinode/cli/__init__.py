@@ -1,0 +1,1 @@
+"""The command line: text becomes a configuration, a call and a report."""

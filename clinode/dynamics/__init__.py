@@ -1,0 +1,1 @@
+"""What a system does: solve and simulate it."""

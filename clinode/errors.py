@@ -1,0 +1,94 @@
+"""Every error that a user can cause or meet, in one shape.
+
+An error says where it happened, what is wrong, what to do, and what was lost. Messages name files,
+rows, columns, trajectories and counts; never a patient's value, identifier or date. The command line
+turns `exit_code` into its exit status.
+"""
+
+
+class ClinodeError(Exception):
+    """What went wrong, told to a person.
+
+    Args:
+        problem: What was expected and what came, in one sentence.
+        where: File, row, column, subject ordinal or trajectory; empty where the call itself is at fault.
+        fix: What to do about it.
+        lost: What did not survive; "nothing" is the rule.
+    """
+
+    code = "CLN-000"
+    exit_code = 5
+
+    def __init__(self, problem: str, *, where: str = "", fix: str = "", lost: str = "nothing"):
+        super().__init__(problem)
+        self.problem = problem
+        self.where = where
+        self.fix = fix
+        self.lost = lost
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.problem}" if self.where else self.problem
+        if self.fix:
+            text += f". Fix: {self.fix}"
+        if self.lost != "nothing":
+            text += f". Lost: {self.lost}"
+        return text
+
+    def to_dict(self) -> dict[str, str]:
+        return {
+            "code": self.code,
+            "error": type(self).__name__,
+            "where": self.where,
+            "problem": self.problem,
+            "fix": self.fix,
+            "lost": self.lost,
+        }
+
+
+class ArgumentError(ClinodeError, ValueError):
+    """A call that cannot be carried out as it was made."""
+
+    code = "CLN-A01"
+    exit_code = 2
+
+
+class OutputError(ClinodeError):
+    """An output folder that is read-only, or holds something else."""
+
+    code = "CLN-A02"
+    exit_code = 2
+
+
+class SchemaError(ClinodeError):
+    """Data that break their contract."""
+
+    code = "CLN-D01"
+    exit_code = 3
+
+
+class CheckpointError(ClinodeError):
+    """A stored run or checkpoint that is truncated, altered, or made for something else."""
+
+    code = "CLN-C01"
+    exit_code = 3
+
+
+class SolverError(ClinodeError):
+    """Numerics that failed: a solve, a search or a fit that did not arrive."""
+
+    code = "CLN-N01"
+    exit_code = 4
+
+
+class ResourceError(ClinodeError):
+    """Disk or memory that ran out."""
+
+    code = "CLN-R01"
+    exit_code = 6
+
+
+class Interrupted(ClinodeError):
+    """A run stopped by Ctrl-C or SIGTERM, which can be resumed."""
+
+    code = "CLN-R02"
+    exit_code = 75

@@ -1,0 +1,1 @@
+"""Systems we learn: models of irregular sequences, one file a family."""

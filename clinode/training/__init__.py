@@ -1,0 +1,1 @@
+"""Fit a sequence model, store the run, load it, evaluate it."""
