@@ -38,7 +38,7 @@ def styled() -> Iterator[None]:
 
 
 def data_uri(figure: Figure) -> str:
-    """The figure as a `data:` address for an `img`, without metadata that change from run to run."""
+    """The figure as a `data:` address for an `img`, without metadata that vary by run."""
     buffer = io.StringIO()
     with styled():
         figure.savefig(

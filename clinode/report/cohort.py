@@ -1,4 +1,4 @@
-"""The index page: the model, its performance on the cohort, the ranking of variables, the ledger."""
+"""The index page: model, performance on the cohort, ranking of variables, ledger."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -160,7 +160,7 @@ def _calibration(scored: pd.DataFrame | None) -> dict[str, object] | None:
         "image": data_uri(calibration_figure(bins, predicted)),
         "alt": "Calibration curve: observed frequency against predicted probability in groups of "
         "equal size, with a histogram of the predictions; the numbers are in the table below.",
-        "caption": "Points on the diagonal: predicted and observed agree. Bars: 95 % Wilson intervals.",
+        "caption": "On the diagonal, predicted and observed agree. Bars: 95 % Wilson intervals.",
         "rows": rows,
     }
 
@@ -178,7 +178,7 @@ def _ranking(cohort: Cohort, attributions: Attributions) -> dict[str, object] | 
         "subject and per measurement; the numbers are in the table below.",
         "width": 760,
         "height": math.ceil(96 * (0.9 + 0.27 * len(table))),
-        "caption": "Bars: 95 % bootstrap intervals over subjects. Contributions describe the model.",
+        "caption": "Bars: 95 % bootstrap intervals over subjects.",
         "rows": [
             {
                 "name": name,

@@ -87,8 +87,9 @@ def _similar(output: float, scored: pd.DataFrame | None) -> str:
     outcome = near["outcome"].head(number)
     low, high = wilson_interval(int(outcome.sum()), number)
     return (
-        f"Among the {number} records of this cohort with the nearest output, the outcome followed in "
-        f"about {100 * outcome.mean():.0f} of 100 (95 % interval {100 * low:.0f} to {100 * high:.0f})."
+        f"Among the {number} records of this cohort with the nearest output, the outcome followed "
+        f"in about {100 * outcome.mean():.0f} of 100 "
+        f"(95 % interval {100 * low:.0f} to {100 * high:.0f})."
     )
 
 

@@ -1,8 +1,8 @@
-"""The patient timeline: measured points only, height for the value, mark for the signed contribution.
+"""The patient timeline: measured points only, height for the value, mark for the contribution.
 
-Geometry is computed here and drawn by `templates/timeline.svg`; the picture needs no plotting library
-and stays under a tenth of a megabyte. A contribution is told by shape (up or down), by size, and only
-last by color, so that print in gray says the same.
+Geometry is computed here and drawn by `templates/timeline.svg`; the picture needs no plotting
+library and stays under a tenth of a megabyte. A contribution is told by shape (up or down), by
+size, and only last by color, so that print in gray says the same.
 """
 
 import math
@@ -45,8 +45,8 @@ def timeline(
     """Lay out one subject's events.
 
     Args:
-        events: Rows of `Attributions.to_pandas()` of one subject, with a column `end` (hours, NaN for
-            an impulse) that treatments read; statics are left out.
+        events: Rows of `Attributions.to_pandas()` of one subject, with a column `end` (hours, NaN
+            for an impulse) that treatments read; statics are left out.
         prediction_time: Hours since time zero, the right end of the picture.
         variables: The schema's variables by name, for units and reference intervals.
 

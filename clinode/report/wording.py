@@ -1,7 +1,7 @@
-"""How a report says things: numbers as words, the limits it always states, the words it never uses.
+"""How a report says things: numbers as words, the limits it states, the words it never uses.
 
-Attributions describe a model, so no sentence may read as a claim about the disease. `FORBIDDEN` holds
-the phrases that would; a test reads every page for them.
+Attributions describe a model, so no sentence may read as a claim about the disease. `FORBIDDEN`
+holds the phrases that would; a test reads every page for them.
 """
 
 import math
@@ -22,12 +22,15 @@ FORBIDDEN = (
 )
 
 LIMITS = (
-    "Contributions describe this model, not the disease. Changing a value would not necessarily change the outcome.",
-    "Every contribution is relative to the baseline named on the page; another baseline gives another picture.",
+    "Contributions describe this model, not the disease. "
+    "Changing a value would not necessarily change the outcome.",
+    "Every contribution is relative to the baseline named on the page; "
+    "another baseline gives another picture.",
     "That a test was ordered is an action of a clinician, and the model may have learned from it.",
     "Unmeasured does not mean within the reference interval.",
     "Not for use outside the population on which the model was trained and evaluated.",
-    "Research use only; not a medical device. Model output supports no treatment decision by itself.",
+    "Research use only; not a medical device. "
+    "Model output supports no treatment decision by itself.",
 )
 
 BASELINES = {

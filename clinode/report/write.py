@@ -153,13 +153,9 @@ def _with_ends(events: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
     if not (events["kind"] == "input").any():
         return events.assign(end=np.nan)
     ends = cohort.inputs.rename(columns={"start": "time"})
-    ends = ends.assign(kind="input")[["subject_id", "kind", "time", "variable", "value", "end"]]
-    ends = ends.astype({"variable": str}).drop_duplicates(
-        ["subject_id", "time", "variable", "value"]
-    )
-    return events.astype({"variable": str}).merge(
-        ends, how="left", on=["subject_id", "kind", "time", "variable", "value"]
-    )
+    keys = ["subject_id", "kind", "time", "variable", "value"]
+    ends = ends.assign(kind="input").astype({"variable": str}).drop_duplicates(keys)
+    return events.astype({"variable": str}).merge(ends[[*keys, "end"]], how="left", on=keys)
 
 
 def _measured(cohort: Cohort, gates: pd.DataFrame) -> dict[object, list[str]]:
@@ -185,7 +181,7 @@ def _scored(run: Run, cohort: Cohort, outcome: str) -> pd.DataFrame | None:
 
 def _provenance(run: Run, cohort: Cohort, attributions: Attributions) -> str:
     return (
-        f"clinode {run.version}; model {type(run.model).__name__}, seed {run.seed}; weights SHA-256 "
-        f"{run.weights_sha256[:16]}; data {cohort.fingerprint()['sha256'][:16]}; "
+        f"clinode {run.version}; model {type(run.model).__name__}, seed {run.seed}; weights "
+        f"SHA-256 {run.weights_sha256[:16]}; data {cohort.fingerprint()['sha256'][:16]}; "
         f"method {attributions.method}, baseline {attributions.baseline}."
     )
