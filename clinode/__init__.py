@@ -5,7 +5,6 @@ Every public noun is importable from here. A name is looked up in its room on fi
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from .system import DiscreteSystem, LinearSystem, Quantity, Signal, System
     from .training import CohortClassifier, Evaluation, FitConfig, Run, evaluate, fit, load_run
 
-__version__ = version("clinode")
+__version__ = "0.1.0"
 
 _ROOMS = (
     "attribution",

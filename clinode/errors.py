@@ -1,8 +1,8 @@
 """Every error that a user can cause or meet, in one shape.
 
-An error says where it happened, what is wrong, what to do, and what was lost. Messages name files,
-rows, columns, trajectories and counts; never a patient's value, identifier or date. The command line
-turns `exit_code` into its exit status.
+An error says where it happened, what is wrong, what to do, and what was lost. Messages name
+files, rows, columns, trajectories and counts; never a patient's value, identifier or date. The
+command line turns `exit_code` into its exit status.
 """
 
 
@@ -11,7 +11,8 @@ class ClinodeError(Exception):
 
     Args:
         problem: What was expected and what came, in one sentence.
-        where: File, row, column, subject ordinal or trajectory; empty where the call itself is at fault.
+        where: File, row, column, subject ordinal or trajectory; empty where the call itself is
+            at fault.
         fix: What to do about it.
         lost: What did not survive; "nothing" is the rule.
     """

@@ -45,8 +45,10 @@ def test_an_unknown_name_is_an_attribute_error_that_names_it():
 
 def test_importing_the_package_loads_no_heavy_dependency():
     code = (
-        "import sys, clinode; "
-        "print([m for m in ('torch', 'pandas', 'numpy', 'matplotlib', 'duckdb') if m in sys.modules])"
+        "import sys, clinode; heavy = ('torch', 'pandas', 'numpy', 'matplotlib', 'duckdb'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert printed.stdout.strip() == "[]"
