@@ -1,0 +1,144 @@
+"""What a fit says while it runs: a log for machines, a display for people.
+
+The log is `log.jsonl`, always. The display is a bar with loss, time left and evaluations on a
+terminal, a plain line an epoch otherwise; both go to the standard error. Neither says anything
+about a subject.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Value = str | int | float | bool | None
+
+
+class FitLog:
+    """`log.jsonl`: one JSON object a line, flushed line by line.
+
+    Args:
+        path: The file; what it holds up to `step` is kept, so a resumed run tells each step once.
+        step: The step that the fit goes on from.
+    """
+
+    def __init__(self, path: Path, step: int = 0):
+        self._path = path
+        lines = _lines_up_to(path, step) if path.exists() else []
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    def write(self, event: str, step: int, **fields: Value) -> None:
+        """Adds a line; what is not finite becomes null."""
+        record = {"event": event, "step": step, **{k: _finite(v) for k, v in fields.items()}}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # the line that a kill cut short
+            continue
+        if isinstance(record, dict) and record.get("step", step + 1) <= step:
+            kept.append(line)
+    return kept
+
+
+def _finite(value: Value) -> Value:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class FitDisplay(Protocol):
+    """Where a fit tells a person how far it is."""
+
+    def step(self, step: int, loss: float) -> None:
+        """A training step was made."""
+        ...
+
+    def epoch(self, epoch: int, text: str) -> None:
+        """An epoch, from 1, was finished and evaluated."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+        ...
+
+
+class _Silent:
+    def step(self, step: int, loss: float) -> None:
+        pass
+
+    def epoch(self, epoch: int, text: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+class _Plain:
+    def step(self, step: int, loss: float) -> None:
+        pass
+
+    def epoch(self, epoch: int, text: str) -> None:
+        self.note(f"epoch {epoch}: {text}")
+
+    def note(self, text: str) -> None:
+        sys.stderr.write(f"fit: {text}\n")
+        sys.stderr.flush()
+
+
+class _Bar:
+    def __init__(self, progress: Progress, n_steps: int):
+        self._progress = progress
+        self._task = progress.add_task("fit", total=n_steps, loss="", evaluation="")
+
+    def step(self, step: int, loss: float) -> None:
+        self._progress.update(self._task, completed=step, loss=f"loss {loss:.4f}")
+
+    def epoch(self, epoch: int, text: str) -> None:
+        self._progress.update(self._task, evaluation=f"epoch {epoch}: {text}")
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(f"fit: {text}", markup=False, highlight=False)
+
+
+@contextmanager
+def display(n_steps: int, *, shown: bool = True) -> Iterator[FitDisplay]:
+    """The display that suits the standard error, for the time of a `with`.
+
+    Args:
+        n_steps: Steps of the entire fit.
+        shown: False for silence.
+    """
+    console = Console(stderr=True)
+    if not shown:
+        yield _Silent()
+    elif not console.is_terminal or console.is_jupyter:
+        yield _Plain()
+    else:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[evaluation]}"),
+        )
+        with Progress(*columns, console=console) as progress:
+            yield _Bar(progress, n_steps)
