@@ -1,0 +1,284 @@
+"""Irregular records as tensors: every subject on its own times, never on the union of a batch's times.
+
+A row is one time of one subject at which something was measured, or at which a treatment changed.
+`IrregularBatch` is what a model reads: rows packed time-major, subjects sorted by their number of
+rows. Times stay float64; gaps are differences taken in float64 and cast afterwards. Nothing is scaled
+by the batch. Batches are drawn from `PackedRecords` (records.py).
+
+What was carried forward and for how long is kept as indices of rows (`last_seen`), so a model's output
+can be differentiated through the filling to the values that were measured, and only to those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from clinode.system import Signal
+
+
+@dataclass(frozen=True, eq=False)
+class Treatments:
+    """What was given to the subjects of a batch up to their prediction times.
+
+    One entry per treatment event. `value` is standardised (original / `scale` of its input) and may
+    require gradients: rates and doses are gathered from it. Rates are constant over the gap before a
+    row, since every change has a row of its own; an impulse acts at its row, before the row's
+    observations. `pair_row` and `pair_event` list which event runs during the whole gap before which
+    row.
+    """
+
+    value: Float[Tensor, " event"]
+    input_index: Int64[Tensor, " event"]
+    subject: Int64[Tensor, " event"]  # position in the batch
+    start: Float[Tensor, " event"]  # hours, float64
+    end: Float[
+        Tensor, " event"
+    ]  # hours, float64; NaN for an impulse; clipped at the prediction time
+    is_impulse: Bool[Tensor, " event"]
+    is_held: Bool[Tensor, " event"]  # still running at the prediction time
+    impulse_row: Int64[Tensor, " event"]  # row at which an impulse acts; 0 for rates
+    pair_row: Int64[Tensor, " pair"]
+    pair_event: Int64[Tensor, " pair"]
+    scale: Float[Tensor, " input"]
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs of the schema, given or not."""
+        return len(self.scale)
+
+    def rates(self, n_rows: int) -> Float[Tensor, "row input"]:
+        """Standardised rate of each input during the gap before each row."""
+        rates = self.value.new_zeros(n_rows, self.n_inputs)
+        where = (self.pair_row, self.input_index[self.pair_event])
+        return rates.index_put(where, self.value[self.pair_event], accumulate=True)
+
+    def impulses(self, n_rows: int) -> Float[Tensor, "row input"]:
+        """Standardised dose of each input given at each row."""
+        given = torch.where(self.is_impulse, self.value, 0.0)
+        doses = self.value.new_zeros(n_rows, self.n_inputs)
+        return doses.index_put((self.impulse_row, self.input_index), given, accumulate=True)
+
+    def held_rates(self, n_subjects: int) -> Float[Tensor, "batch input"]:
+        """Standardised rate of each input from the last row on."""
+        held = torch.where(self.is_held, self.value, 0.0)
+        rates = self.value.new_zeros(n_subjects, self.n_inputs)
+        return rates.index_put((self.subject, self.input_index), held, accumulate=True)
+
+    def to(self, device: torch.device | str) -> Treatments:
+        """A copy on another device."""
+        return replace(self, **{name: part.to(device) for name, part in vars(self).items()})
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedBatch:
+    """The rows of a batch as (batch, step, ...) with zeros behind each record; a view for others."""
+
+    value: Float[Tensor, "batch step variable"]
+    mask: Bool[Tensor, "batch step variable"]
+    time: Float[Tensor, "batch step"]
+    time_delta: Float[Tensor, "batch step"]
+    lengths: Int64[Tensor, " batch"]
+
+
+@dataclass(frozen=True, eq=False)
+class IrregularBatch:
+    """Records of some instances, packed time-major, the longest first.
+
+    Step k holds row k of the first `batch_sizes[k]` subjects, so the rows of step k are
+    `offsets[k] : offsets[k] + batch_sizes[k]`. A record without anything measured has one row at
+    hour 0 with an all-False mask. A model must only flow at rows without an observation.
+
+    Args:
+        value: Standardised, 0 where unmeasured.
+        mask: What was measured.
+        time: Hours since the subject's time zero, float64.
+        gap: Hours since the subject's previous row, float64 difference; 0 at the first.
+        time_delta: Hours since the subject's previous row with an observation; 0 where there is none.
+        since_observed: Hours since the variable was last seen before this row; the training window
+            where it never was.
+        last_seen: Packed row at which the variable was last seen before this row; -1 where never.
+        row_subject: Position in the batch of the subject of a row.
+        batch_sizes: Subjects that still have a row at each step; on the CPU.
+        static, static_mask: Standardised, 0 where missing.
+        prediction_time: Hours, float64.
+        treatments: None where the schema has no inputs.
+        query_time: Hours, float64; NaN behind a subject's last query. None unless asked for.
+        target: (batch, outcome) with the task's outcome first, or (batch, query, variable) on the
+            standardised scale; 0 where unknown. None at prediction.
+        target_mask: What of the target is known.
+        subject: Position in the `PackedRecords` the batch was drawn from.
+        window: The training window, hours.
+        entry, event, cause: For survival; None until then.
+    """
+
+    value: Float[Tensor, "row variable"]
+    mask: Bool[Tensor, "row variable"]
+    time: Float[Tensor, " row"]
+    gap: Float[Tensor, " row"]
+    time_delta: Float[Tensor, " row"]
+    since_observed: Float[Tensor, "row variable"]
+    last_seen: Int64[Tensor, "row variable"]
+    row_subject: Int64[Tensor, " row"]
+    batch_sizes: Int64[Tensor, " step"]
+    static: Float[Tensor, "batch static"]
+    static_mask: Bool[Tensor, "batch static"]
+    prediction_time: Float[Tensor, " batch"]
+    subject: Int64[Tensor, " batch"]
+    window: float
+    treatments: Treatments | None = None
+    query_time: Float[Tensor, "batch query"] | None = None
+    target: Float[Tensor, "batch *target"] | None = None
+    target_mask: Bool[Tensor, "batch *target"] | None = None
+    entry: Tensor | None = None
+    event: Tensor | None = None
+    cause: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.subject)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all subjects together."""
+        return len(self.time)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of everything but the times."""
+        return self.value.dtype
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """`batch_sizes` as integers."""
+        return self.batch_sizes.tolist()
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """First row of each step."""
+        return [0, *torch.cumsum(self.batch_sizes, 0).tolist()][:-1]
+
+    @cached_property
+    def is_observed(self) -> Bool[Tensor, " row"]:
+        """Rows at which something was measured."""
+        return self.mask.any(dim=1)
+
+    @cached_property
+    def lengths(self) -> Int64[Tensor, " batch"]:
+        """Rows of each subject."""
+        return torch.bincount(self.row_subject, minlength=len(self))
+
+    @cached_property
+    def last_row(self) -> Int64[Tensor, " batch"]:
+        """Packed row that is the last of each subject."""
+        offsets = torch.tensor(self.offsets, device=self.time.device)
+        position = torch.arange(len(self), device=self.time.device)
+        return offsets[self.lengths - 1] + position
+
+    @property
+    def carried(self) -> Float[Tensor, "row variable"]:
+        """The value last seen before each row, 0 where there is none; differentiable in `value`."""
+        held = self.value.gather(0, self.last_seen.clamp(min=0))
+        return torch.where(self.last_seen >= 0, held, 0.0)
+
+    @property
+    def inputs(self) -> Signal | None:
+        """Treatments in original units, one signal a subject; a rate still running is held on."""
+        if self.treatments is None:
+            return None
+        treatments = self.treatments
+        steps, infinity = len(self.sizes), float("inf")
+        rates = treatments.rates(self.n_rows) * treatments.scale
+        held = treatments.held_rates(len(self)) * treatments.scale
+        doses = treatments.impulses(self.n_rows) * treatments.scale
+        times = self._pad(self.time, infinity)
+        # A rate is stored at the row that ends its gap, a signal's value at the knot that starts it.
+        following = self._pad(rates)[:, 1:]
+        values = torch.cat([following, torch.zeros_like(held).unsqueeze(1)], dim=1)
+        last = torch.arange(steps, device=times.device) == (self.lengths - 1).unsqueeze(1)
+        values = torch.where(last.unsqueeze(-1), held.unsqueeze(1), values)
+        return Signal(times, values, impulses=(times, self._pad(doses)))
+
+    def without(self, drop: Bool[Tensor, "row variable"]) -> IrregularBatch:
+        """The same records with some observations never made; rows stay, also where nothing is left."""
+        mask = self.mask & ~drop
+        last_seen = last_seen_rows(mask, self.sizes, self.offsets)
+        return replace(
+            self,
+            value=torch.where(mask, self.value, 0.0),
+            mask=mask,
+            last_seen=last_seen,
+            since_observed=hours_since(self.time, last_seen, self.window).to(self.dtype),
+            time_delta=observed_time_delta(mask, self.time, self.sizes, self.offsets).to(
+                self.dtype
+            ),
+        )
+
+    def replace(self, **changes: Any) -> IrregularBatch:
+        """A copy with other tensors, for instance `value` on the way from a baseline."""
+        return replace(self, **changes)
+
+    def to(self, device: torch.device | str) -> IrregularBatch:
+        """A copy on another device; `batch_sizes` stays on the CPU."""
+        moved = {
+            name: part.to(device)
+            for name, part in self._fields().items()
+            if isinstance(part, (Tensor, Treatments)) and name != "batch_sizes"
+        }
+        return replace(self, **moved)
+
+    def padded(self) -> PaddedBatch:
+        """Rows as (batch, step, ...)."""
+        return PaddedBatch(
+            value=self._pad(self.value),
+            mask=self._pad(self.mask),
+            time=self._pad(self.time),
+            time_delta=self._pad(self.time_delta),
+            lengths=self.lengths,
+        )
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def _pad(self, rows: Tensor, fill: float = 0.0) -> Tensor:
+        step = torch.repeat_interleave(
+            torch.arange(len(self.sizes)), self.batch_sizes, output_size=self.n_rows
+        ).to(rows.device)
+        padded = rows.new_full((len(self), len(self.sizes), *rows.shape[1:]), fill)
+        return padded.index_put((self.row_subject, step), rows)
+
+
+def last_seen_rows(
+    mask: Bool[Tensor, "row variable"], sizes: list[int], offsets: list[int]
+) -> Int64[Tensor, "row variable"]:
+    """Packed row at which each variable was last seen before each row, -1 where never."""
+    last = torch.full(mask.shape, -1, dtype=torch.int64, device=mask.device)
+    index = torch.arange(len(mask), device=mask.device).unsqueeze(1)
+    for step in range(1, len(sizes)):
+        before, here, n = offsets[step - 1], offsets[step], sizes[step]
+        previous = slice(before, before + n)
+        last[here : here + n] = torch.where(mask[previous], index[previous], last[previous])
+    return last
+
+
+def hours_since(
+    time: Float[Tensor, " row"], last_seen: Int64[Tensor, "row variable"], window: float
+) -> Float[Tensor, "row variable"]:
+    """Hours since the rows of `last_seen`, the window where there is none."""
+    since = time.unsqueeze(1) - time[last_seen.clamp(min=0)]
+    return torch.where(last_seen >= 0, since, window)
+
+
+def observed_time_delta(
+    mask: Bool[Tensor, "row variable"],
+    time: Float[Tensor, " row"],
+    sizes: list[int],
+    offsets: list[int],
+) -> Float[Tensor, " row"]:
+    """Hours since the subject's previous row with an observation, 0 where there is none."""
+    last = last_seen_rows(mask.any(dim=1, keepdim=True), sizes, offsets)
+    return hours_since(time, last, 0.0).squeeze(1)

@@ -1,0 +1,191 @@
+"""What is asked of a model: the task, and at which prediction time of which subject.
+
+A task turns a cohort into instances. An instance is one subject at one prediction time, and it knows
+what was observed or given at or before that time and nothing after it. Targets are read apart, and
+only by those who train or evaluate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from clinode.errors import ArgumentError, SchemaError
+
+if TYPE_CHECKING:
+    from clinode.cohort.preprocess import Preprocessor
+
+
+@dataclass(frozen=True)
+class Classify:
+    """A binary outcome of each instance.
+
+    The prediction time is the outcomes' `prediction_time` where that column exists, else `at`, else
+    the end of the observation window, which is fixed on the training part and stored.
+
+    Args:
+        outcome: Column of the outcomes that holds 0, 1 or nothing.
+        at: Prediction time in hours since the subject's time zero, inclusive.
+        auxiliary: Further outcome columns, binary or continuous. They are trained beside the outcome
+            and never read at prediction.
+    """
+
+    outcome: str
+    at: float | None = None
+    auxiliary: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "auxiliary", tuple(self.auxiliary))
+        if not self.outcome:
+            raise ArgumentError("the name of the outcome is empty", fix="name an outcome column")
+        if self.outcome in self.auxiliary:
+            raise ArgumentError(f"{self.outcome!r} cannot be auxiliary to itself")
+        _check_time(self.at)
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """The outcome first, then the auxiliary ones: the columns of `IrregularBatch.target`."""
+        return (self.outcome, *self.auxiliary)
+
+    def default_time(self, last_time: float) -> float:
+        """Prediction time in hours where neither the cohort nor the task names one."""
+        return last_time if self.at is None else self.at
+
+    def instances(self, cohort: Any, schema: Preprocessor) -> tuple[np.ndarray, np.ndarray]:
+        """Subject position (instance,) and prediction time (instance,), in hours."""
+        table = instance_table(cohort, schema.prediction_time)
+        return table.subject_index, table.prediction_time
+
+    def targets(self, cohort: Any, outcome_row: np.ndarray) -> np.ndarray:
+        """Outcome columns of the instances, (instance, outcome) float64, NaN where unknown.
+
+        Raises:
+            SchemaError: A column is missing, or the outcome holds something else than 0 and 1.
+        """
+        outcomes = cohort.outcomes
+        columns = [] if outcomes is None else list(outcomes.columns)
+        missing = [name for name in self.outcomes if name not in columns]
+        if missing:
+            raise SchemaError(
+                f"no outcome column {missing[0]!r}; there are: {', '.join(map(str, columns[1:]))}",
+                where="outcomes",
+                fix="name one of these columns in the task or read the cohort with its outcomes",
+            )
+        values = outcomes[list(self.outcomes)].to_numpy(dtype=np.float64, na_value=np.nan)
+        known = values[:, 0][~np.isnan(values[:, 0])]
+        if not np.isin(known, (0.0, 1.0)).all():
+            raise SchemaError(
+                f"column {self.outcome!r}: expected 0, 1 or nothing, "
+                f"{int((~np.isin(known, (0.0, 1.0))).sum())} rows hold something else",
+                where="outcomes",
+                fix="make the column binary before reading",
+            )
+        padded = np.concatenate([values, np.full((1, values.shape[1]), np.nan)])
+        return padded[outcome_row]  # row -1 is the row of NaN
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "classify", **asdict(self), "auxiliary": list(self.auxiliary)}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Every measured variable over the `horizon` hours after the prediction time.
+
+    Args:
+        horizon: How far ahead, hours.
+        at: Prediction time in hours, inclusive; where the outcomes carry a `prediction_time` that is
+            taken; without either, the last observation of the training part less the horizon.
+    """
+
+    horizon: float
+    at: float | None = None
+
+    def __post_init__(self):
+        if not (np.isfinite(self.horizon) and self.horizon > 0):
+            raise ArgumentError(f"horizon must be positive hours, got {self.horizon}")
+        _check_time(self.at)
+
+    def default_time(self, last_time: float) -> float:
+        """Prediction time in hours where neither the cohort nor the task names one."""
+        return last_time - self.horizon if self.at is None else self.at
+
+    def instances(self, cohort: Any, schema: Preprocessor) -> tuple[np.ndarray, np.ndarray]:
+        """Subject position (instance,) and prediction time (instance,), in hours."""
+        table = instance_table(cohort, schema.prediction_time)
+        return table.subject_index, table.prediction_time
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "forecast", **asdict(self)}
+
+
+Task = Classify | Forecast
+TASKS = {"classify": Classify, "forecast": Forecast}
+
+
+def task_from_dict(data: dict[str, Any]) -> Task:
+    """The task that `to_dict` wrote.
+
+    Example:
+        >>> task_from_dict(Classify("in_hospital_death", at=48.0).to_dict())
+        Classify(outcome='in_hospital_death', at=48.0, auxiliary=())
+    """
+    fields = dict(data)
+    kind = fields.pop("kind", None)
+    if kind not in TASKS:
+        raise ArgumentError(f"unknown task {kind!r}; there are: {', '.join(TASKS)}")
+    return TASKS[kind](**fields)
+
+
+@dataclass(frozen=True)
+class InstanceTable:
+    """Instances in the order of their subjects, then of their prediction times.
+
+    `outcome_row` is the row of the cohort's outcomes that an instance came from, -1 where none did.
+    """
+
+    subject_index: np.ndarray
+    prediction_time: np.ndarray
+    outcome_row: np.ndarray
+
+
+def instance_table(cohort: Any, default_time: float) -> InstanceTable:
+    """One instance per (subject, prediction time); subjects that have none named get the default.
+
+    Raises:
+        SchemaError: The outcomes name a subject twice at one prediction time.
+    """
+    n_subjects = len(cohort.subjects)
+    outcomes = cohort.outcomes
+    if outcomes is None or len(outcomes) == 0:
+        subject = np.arange(n_subjects)
+        return InstanceTable(subject, np.full(n_subjects, default_time), np.full(n_subjects, -1))
+    subject = pd.Index(cohort.subjects).get_indexer(outcomes["subject_id"].to_numpy())
+    row = np.arange(len(outcomes))
+    if "prediction_time" in outcomes.columns:
+        time = outcomes["prediction_time"].to_numpy(dtype=np.float64, na_value=np.nan)
+        time = np.where(np.isnan(time), default_time, time)
+    else:
+        time = np.full(len(outcomes), default_time)
+    known = subject >= 0
+    absent = np.setdiff1d(np.arange(n_subjects), subject[known])
+    subject = np.concatenate([subject[known], absent])
+    time = np.concatenate([time[known], np.full(len(absent), default_time)])
+    row = np.concatenate([row[known], np.full(len(absent), -1)])
+    order = np.lexsort((time, subject))
+    subject, time, row = subject[order], time[order], row[order]
+    repeated = int(((np.diff(subject) == 0) & (np.diff(time) == 0)).sum())
+    if repeated:
+        raise SchemaError(
+            f"{repeated} rows repeat a subject at one prediction time",
+            where="outcomes",
+            fix="keep one row per subject and prediction time",
+        )
+    return InstanceTable(subject, time, row)
+
+
+def _check_time(at: float | None) -> None:
+    if at is not None and not np.isfinite(at):
+        raise ArgumentError(f"the prediction time must be a finite number of hours, got {at}")
