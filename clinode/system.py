@@ -341,6 +341,10 @@ class System(nn.Module, ABC):
     step: float | None = None  # None: a flow in continuous time; else the step of a map
     if TYPE_CHECKING:
         outputs: tuple[Quantity, ...]
+
+        def __getattr__(self, name: str) -> Tensor:
+            """A constant, by its name."""
+            ...
     else:
         outputs = _StatesUnlessGiven()
 
@@ -419,7 +423,7 @@ class System(nn.Module, ABC):
 
     def split(
         self, x: Float[Tensor, "... value"], quantities: Sequence[Quantity] | None = None
-    ) -> dict[str, Float[Tensor, "... size"]]:
+    ) -> dict[str, Float[Tensor, "... _"]]:
         """The last axis by name: `{"V": (..., 1), "E": (..., n_regions)}`.
 
         Args:
@@ -440,7 +444,7 @@ class System(nn.Module, ABC):
         return dict(zip(names, torch.split(x, sizes, dim=-1), strict=True))
 
     def join(
-        self, quantities: Sequence[Quantity] | None = None, /, **blocks: Float[Tensor, "... size"]
+        self, quantities: Sequence[Quantity] | None = None, /, **blocks: Float[Tensor, "... _"]
     ) -> Float[Tensor, "... value"]:
         """The inverse of `split`: blocks by name, (..., size) each, onto one last axis.
 
@@ -647,51 +651,17 @@ class LinearSystem(System):
             raise ArgumentError(f"offset is (x0, u0) or (x0, u0, y0), got {len(offset)} entries")
         given = {"A": A, "B": B, "C": C, "D": D}
         given |= dict(zip(("x0", "u0", "y0"), offset or (), strict=False))
-        matrices = {name: _floating(value) for name, value in given.items() if value is not None}
-        dtype = functools.reduce(torch.promote_types, (m.dtype for m in matrices.values()))
-        device = matrices["A"].device
-        matrices = {name: matrix.to(device, dtype) for name, matrix in matrices.items()}
-        for name, matrix in matrices.items():
-            if matrix.ndim < (1 if name.islower() else 2):
-                raise ArgumentError(f"{name} has shape {tuple(matrix.shape)}, expected a matrix")
-            if not matrix.isfinite().all():
-                raise ArgumentError(f"{name} has entries that are not finite")
-        n_states, n_inputs = matrices["A"].shape[-1], matrices["B"].shape[-1]
-        n_outputs = n_states if C is None else matrices["C"].shape[-2]
+        for name, matrix in _linear_matrices(given).items():
+            self.register_buffer(name, matrix)
         self.step = None if step is None else float(step)
         self.latent = latent
         self.time_unit = time_unit
-        self.states = _quantities("state", "x", states, n_states)
-        self.inputs = _quantities("input", "u", inputs, n_inputs)
+        self.states = _quantities("state", "x", states, self.A.shape[-1])
+        self.inputs = _quantities("input", "u", inputs, self.B.shape[-1])
         if outputs is not None or C is not None:
-            self.outputs = _quantities("output", "y", outputs, n_outputs)
+            self.outputs = _quantities("output", "y", outputs, self.C.shape[-2])
         _check_distinct("LinearSystem", [*self.states, *self.inputs])
         _check_distinct("the outputs of LinearSystem", self.outputs)
-        new = functools.partial(torch.zeros, dtype=dtype, device=device)
-        matrices.setdefault("C", torch.eye(n_states).to(new(0)))
-        matrices.setdefault("D", new(n_outputs, n_inputs))
-        matrices.setdefault("x0", new(n_states))
-        matrices.setdefault("u0", new(n_inputs))
-        shapes = {
-            "A": (n_states, n_states),
-            "B": (n_states, n_inputs),
-            "C": (n_outputs, n_states),
-            "D": (n_outputs, n_inputs),
-            "x0": (n_states,),
-            "u0": (n_inputs,),
-            "y0": (n_outputs,),
-        }
-        for name, matrix in matrices.items():
-            if matrix.shape[matrix.ndim - len(shapes[name]) :] != shapes[name]:
-                raise ArgumentError(
-                    f"{name} has shape {tuple(matrix.shape)}, expected {shapes[name]} "
-                    "after its batch axes"
-                )
-        if "y0" not in matrices:
-            matrices["y0"] = _times(matrices["C"], matrices["x0"])
-            matrices["y0"] = matrices["y0"] + _times(matrices["D"], matrices["u0"])
-        self.A, self.B, self.C, self.D = (nn.Buffer(matrices[name]) for name in "ABCD")
-        self.x0, self.u0, self.y0 = (nn.Buffer(matrices[name]) for name in ("x0", "u0", "y0"))
 
     def vector_field(
         self,
@@ -813,6 +783,43 @@ def _constant(
             fix="value.unsqueeze(-1) makes a batch of scalars" if quantity.size == 1 else "",
         )
     return tensor.to(device, dtype)  # itself where nothing changes: a Parameter stays one
+
+
+def _linear_matrices(given: dict[str, Values | None]) -> dict[str, Tensor]:
+    """The matrices and operating point of a linear system, checked, in one dtype, none missing."""
+    made = {name: _floating(value) for name, value in given.items() if value is not None}
+    dtype = functools.reduce(torch.promote_types, (matrix.dtype for matrix in made.values()))
+    device = made["A"].device
+    made = {name: matrix.to(device, dtype) for name, matrix in made.items()}
+    for name, matrix in made.items():
+        if matrix.ndim < (1 if name.islower() else 2):
+            raise ArgumentError(f"{name} has shape {tuple(matrix.shape)}, expected a matrix")
+        if not matrix.isfinite().all():
+            raise ArgumentError(f"{name} has entries that are not finite")
+    n_states, n_inputs = made["A"].shape[-1], made["B"].shape[-1]
+    n_outputs = made["C"].shape[-2] if "C" in made else n_states
+    new = functools.partial(torch.zeros, dtype=dtype, device=device)
+    made.setdefault("C", torch.eye(n_states, dtype=dtype, device=device))
+    made.setdefault("D", new(n_outputs, n_inputs))
+    made.setdefault("x0", new(n_states))
+    made.setdefault("u0", new(n_inputs))
+    shapes = {
+        "A": (n_states, n_states),
+        "B": (n_states, n_inputs),
+        "C": (n_outputs, n_states),
+        "D": (n_outputs, n_inputs),
+        "x0": (n_states,),
+        "u0": (n_inputs,),
+        "y0": (n_outputs,),
+    }
+    for name, matrix in made.items():
+        shape = shapes[name]
+        if matrix.shape[matrix.ndim - len(shape) :] != shape:
+            raise ArgumentError(
+                f"{name} has shape {tuple(matrix.shape)}, expected {shape} after its batch axes"
+            )
+    made.setdefault("y0", _times(made["C"], made["x0"]) + _times(made["D"], made["u0"]))
+    return made
 
 
 def _quantities(
