@@ -1,0 +1,307 @@
+"""Puts staged tables together into the folder of a cohort.
+
+Readers of every format end here: they name the tables, and everything after that (rules, ids,
+order, repeated keys, the ledger) is done once, in one way.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clinode.cohort.cleaning import (
+    IDENTIFIER,
+    REASONS,
+    REPEATED,
+    Rules,
+    count_out_of_order,
+    judge,
+    moved_descriptors,
+    read_rules,
+    subject_table,
+    write_inputs,
+    write_observations,
+)
+from clinode.cohort.cohort import (
+    Cohort,
+    open_cohort,
+    temporary_folder,
+    write_facts,
+    write_frame,
+    write_subjects,
+)
+from clinode.cohort.ledger import Entry, Ledger
+from clinode.cohort.policy import Policy
+from clinode.cohort.schema import CohortSchema
+from clinode.cohort.sources import open_source, reading
+from clinode.cohort.staging import Staged, stage_long
+from clinode.cohort.subject_tables import Cells, merge_statics, read_cells, unique_outcomes
+from clinode.errors import SchemaError
+
+MEMORY_LIMIT = "512MB"
+"""Of DuckDB while a cohort is read; what does not fit is spilled to the temporary folder."""
+
+
+@dataclass
+class Parts:
+    """The tables of a cohort, each staged or read already.
+
+    Args:
+        observations: Staged tables of observations.
+        inputs: Staged tables of inputs.
+        statics: Cells of the statics.
+        outcomes: Cells of the outcomes.
+        frames: Small tables led by subject_id: planted, splits, index_times.
+        groups: subject_id (text) and group (text or number), or None.
+        source: Facts about what was read.
+        entries: Of the ledger, for rows that a format treats by itself.
+    """
+
+    observations: list[Staged] = field(default_factory=list)
+    inputs: list[Staged] = field(default_factory=list)
+    statics: Cells | None = None
+    outcomes: Cells | None = None
+    frames: dict[str, pd.DataFrame] = field(default_factory=dict)
+    groups: pd.DataFrame | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+
+
+@contextmanager
+def engine(memory_limit: str = MEMORY_LIMIT) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A DuckDB on disk with a memory limit, and a folder for the cohort; on failure both go.
+
+    Yields:
+        The connection, and the folder, which stays if the body succeeds.
+    """
+    folder = temporary_folder()
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    try:
+        connection = duckdb.connect(str(scratch / "tables.duckdb"))
+        try:
+            connection.execute(f"SET memory_limit = '{memory_limit}'")
+            connection.execute(
+                f"SET temp_directory = '{str(scratch).replace(chr(39), chr(39) * 2)}'"
+            )
+            connection.execute("SET preserve_insertion_order = true")
+            connection.execute("SET enable_progress_bar = false")
+            connection.execute("SET autoinstall_known_extensions = false")
+            connection.execute("SET autoload_known_extensions = false")
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection, folder
+        finally:
+            connection.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def assemble(
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
+    parts: Parts,
+    policy: Policy,
+    schema: CohortSchema | None = None,
+) -> None:
+    """Clean, sort and write the tables of a cohort into its folder.
+
+    Raises:
+        SchemaError: A table breaks its contract, or the policy is strict and a row must change.
+    """
+    schema = schema or CohortSchema()
+    rules = read_rules(connection, parts.observations, policy, schema.variables)
+    input_rules = read_rules(connection, parts.inputs, policy, schema.inputs, are_inputs=True)
+    entries = list(parts.entries)
+    views, moved = [], []
+    n_identifiers = 0
+    for number, staged in enumerate(parts.observations):
+        view = f"judged_observations_{number}"
+        found = judge(connection, staged, rules, policy, view, table="observations")
+        entries += found
+        views.append(view)
+        moved.append(moved_descriptors(connection, view, rules))
+        n_identifiers += sum(e.rows for e in found if e.reason == REASONS[IDENTIFIER])
+    input_views = []
+    for number, staged in enumerate(parts.inputs):
+        view = f"judged_inputs_{number}"
+        entries += judge(connection, staged, input_rules, policy, view, table="inputs")
+        input_views.append(view)
+
+    declared = {variable.name: variable for variable in schema.statics}
+    statics = merge_statics(parts.statics, pd.concat(moved), policy, declared) if moved else None
+    if statics is not None:
+        statics.count("filled", "identifier from the observations", "", n_identifiers)
+        statics.count("merged", "it is the subject_id", "", n_identifiers)
+        entries += statics.entries
+    outcomes = None if parts.outcomes is None else unique_outcomes(parts.outcomes)
+    if outcomes is not None:
+        entries += outcomes.entries
+
+    subjects = _number_subjects(connection, parts, statics, outcomes)
+    rows, merged = write_observations(
+        connection, views, "subjects", folder / "observations.parquet"
+    )
+    entries += _merge_entries(merged, rules, "observations")
+    _, merged_inputs = write_inputs(connection, input_views, "subjects", folder / "inputs.parquet")
+    entries += _merge_entries(merged_inputs, input_rules, "inputs")
+    ledger = Ledger(entries)
+    if policy.strict:
+        _refuse_merges(ledger, parts)
+
+    texts = pd.Index(subjects.astype(str).astype(object))
+    static_schema = ()
+    if statics is not None and statics.columns:
+        _write_statics(folder, statics, texts)
+        static_schema = tuple(statics.variables[name] for name in sorted(statics.columns))
+    outcome_schema: tuple[str, ...] = ()
+    if outcomes is not None:
+        _write_outcomes(folder, outcomes, texts)
+        outcome_schema = tuple(outcomes.columns)
+    write_subjects(folder, subjects, _groups(parts, subjects, texts), rows)
+    for name, frame in parts.frames.items():
+        ids = frame["subject_id"].astype(str).to_numpy(dtype=object)
+        write_frame(folder, name, frame.assign(subject_id=ids), np.asarray(texts, dtype=object))
+    parts.source["out_of_order"] = {
+        table: sum(count_out_of_order(connection, staged) for staged in several)
+        for table, several in (("observations", parts.observations), ("inputs", parts.inputs))
+    }
+    made = CohortSchema(rules.variables, static_schema, input_rules.variables, outcome_schema)
+    write_facts(folder, made, ledger, policy, parts.source)
+
+
+def assemble_tables(
+    observations: pd.DataFrame,
+    *,
+    statics: pd.DataFrame | None,
+    inputs: pd.DataFrame | None,
+    outcomes: pd.DataFrame | None,
+    planted: pd.DataFrame | None,
+    schema: CohortSchema | None,
+    policy: Policy | None,
+    strict: bool,
+) -> Cohort:
+    """The cohort of tables in memory; see `Cohort.from_tables`."""
+    policy = policy or Policy()
+    policy = replace(policy, strict=strict or policy.strict)
+    key = "subject_id"
+    with engine() as (connection, folder):
+        parts = Parts(source={"format": "tables"})
+        source = open_source(connection, observations, "observations", view="observations")
+        columns = {"subject": key, "time": "time", "variable": "variable", "value": "value"}
+        parts.observations.append(
+            stage_long(connection, source, "staged_observations", columns, policy=policy)
+        )
+        if inputs is not None:
+            source = open_source(connection, inputs, "inputs", view="inputs")
+            columns = {"subject": key, "start": "start", "variable": "variable", "value": "value"}
+            if "end" in source.columns:
+                columns["end"] = "end"
+            parts.inputs.append(
+                stage_long(connection, source, "staged_inputs", columns, policy=policy)
+            )
+        if statics is not None:
+            source = open_source(connection, statics, "statics", view="statics")
+            declared = {v.name: v for v in schema.statics} if schema else {}
+            parts.statics = read_cells(
+                connection, source, "statics", key, policy, declared=declared
+            )
+        if outcomes is not None:
+            source = open_source(connection, outcomes, "outcomes", view="outcomes")
+            time = "prediction_time" if "prediction_time" in source.columns else None
+            parts.outcomes = read_cells(
+                connection, source, "outcomes", key, policy, prediction_time=time
+            )
+        if planted is not None:
+            parts.frames["planted"] = planted
+        assemble(connection, folder, parts, policy, schema)
+    return open_cohort(folder, is_temporary=True)
+
+
+def _number_subjects(
+    connection: duckdb.DuckDBPyConnection,
+    parts: Parts,
+    statics: Cells | None,
+    outcomes: Cells | None,
+) -> np.ndarray:
+    names = []
+    for staged in (*parts.observations, *parts.inputs):
+        names.append(staged.name)
+        if "value" not in staged.columns:
+            names.append(f"{staged.name}_subjects")
+    others: set[str] = set()
+    for cells in (parts.statics, statics, outcomes):
+        if cells is not None:
+            others |= set(cells.subject.tolist())
+    if parts.groups is not None:
+        others |= set(parts.groups["subject_id"].tolist())
+    return subject_table(connection, names, sorted(others))
+
+
+def _merge_entries(merged: dict[int, int], rules: Rules, table: str) -> list[Entry]:
+    entries = []
+    for index, count in merged.items():
+        name = rules.variables[index].name
+        entries.append(
+            Entry(table=table, action="merged", reason=REPEATED, variable=name, rows=count)
+        )
+        # they were counted as kept before it was known that their key is repeated
+        entries.append(Entry(table=table, action="kept", reason="", variable=name, rows=-count))
+    return entries
+
+
+def _refuse_merges(ledger: Ledger, parts: Parts) -> None:
+    for table, several in (("observations", parts.observations), ("inputs", parts.inputs)):
+        count = ledger.rows(table, "merged")
+        if count:
+            raise SchemaError(
+                f"{count:,} rows repeat a key of subject, time and variable",
+                where=several[0].source.name,
+                fix="keep one of them, or read it with strict=False, which takes the mean",
+            )
+
+
+def _write_statics(folder: Path, statics: Cells, texts: pd.Index) -> None:
+    position = texts.get_indexer(pd.Index(statics.subject))
+    columns: dict[str, pa.Array] = {"subject_index": pa.array(np.arange(len(texts)), pa.int32())}
+    for name, column in sorted(statics.columns.items()):
+        if column.dtype == object:
+            held = np.full(len(texts), None, dtype=object)
+            held[position] = column
+            columns[name] = pa.array(held, pa.string())
+        else:
+            held = np.full(len(texts), np.nan)
+            held[position] = column
+            columns[name] = pa.array(held, pa.float64())
+    pq.write_table(pa.table(columns), folder / "statics.parquet")
+
+
+def _write_outcomes(folder: Path, outcomes: Cells, texts: pd.Index) -> None:
+    position = texts.get_indexer(pd.Index(outcomes.subject))
+    time = outcomes.prediction_time
+    order = np.lexsort((position,) if time is None else (time, position))
+    columns = {"subject_index": pa.array(position[order], pa.int32())}
+    if time is not None:
+        columns["prediction_time"] = pa.array(time[order], pa.float64())
+    for name, column in outcomes.columns.items():
+        columns[name] = pa.array(column[order], pa.float64())
+    with reading():
+        pq.write_table(pa.table(columns), folder / "outcomes.parquet")
+
+
+def _groups(parts: Parts, subjects: np.ndarray, texts: pd.Index) -> np.ndarray:
+    if parts.groups is None:
+        return subjects
+    position = texts.get_indexer(pd.Index(parts.groups["subject_id"]))
+    groups = texts.to_numpy(dtype=object).copy()
+    groups[position] = parts.groups["group"].astype(str).to_numpy(dtype=object)
+    return groups
