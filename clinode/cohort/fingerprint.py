@@ -1,8 +1,8 @@
 """What a cohort looks like, told without a value of any one subject.
 
-Counts, missingness, quantiles and units of each variable, and one hash of the whole content, so that
-two cohorts can be compared and a run can say what it was trained on. Quantiles are given only where
-enough subjects stand behind them; minima and maxima never.
+Counts, missingness, quantiles and units of each variable, and one hash of the whole content, so
+that two cohorts can be compared and a run can say what it was trained on. Quantiles are given only
+where enough subjects stand behind them; minima and maxima never.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ def fingerprint(cohort: "Cohort") -> dict[str, Any]:
 
 
 def content_hash(cohort: "Cohort") -> str:
-    """SHA-256 over schema, ids and every table; equal for equal cohorts, however they were stored."""
+    """SHA-256 over schema, ids and every table: equal for equal cohorts, however stored."""
     arrays = cohort.arrays()
     digest = hashlib.sha256(repr(cohort.schema.to_dict()).encode())
     digest.update("\n".join(map(str, cohort.subjects.tolist())).encode())
@@ -107,10 +107,9 @@ def _describe_statics(cohort: "Cohort") -> list[dict[str, Any]]:
             "missing": _share(int((~known).sum()), len(known)),
         }
         if variable.kind in ("categorical", "binary"):
-            counts = column[known].value_counts()
-            entry["levels"] = {
-                str(level): _count(int(counts[level])) for level in sorted(counts.index)
-            }
+            held = column[known].tolist()
+            levels = sorted(set(held))
+            entry["levels"] = {str(level): _count(held.count(level)) for level in levels}
         else:
             entry["quantiles"] = _quantiles(
                 column.to_numpy(dtype=np.float64)[known], np.flatnonzero(known)

@@ -3,7 +3,8 @@
 A `Variable` says how one measured, static or given quantity is named, in which unit it stands,
 which values are impossible, and which other unit it is known to arrive in. The shipped table of
 variables is in `clinode.cohort.variables`; a name that is not in it is a continuous variable of
-unit "1" without limits. `data_schemas/` holds the JSON Schemas of the tables, written by `json_schemas`.
+unit "1" without limits. `data_schemas/` holds the JSON Schemas of the tables, written by
+`json_schemas`.
 """
 
 import math
