@@ -11,7 +11,7 @@ def calibration_figure(bins: pd.DataFrame, probability: np.ndarray) -> Figure:
     """Observed frequency against predicted probability, with the spread of predictions below.
 
     Args:
-        bins: One row a group: predicted, observed, low, high (all 0 to 1) and count.
+        bins: One row a group: predicted, observed, low, high (all 0 to 1).
         probability: (subject,) all predictions, for the histogram.
     """
     with styled():

@@ -89,9 +89,10 @@ def _performance(told: Mapping[str, object] | None) -> dict[str, object] | None:
     differences: Mapping[str, Mapping] = told.get("difference", {})  # type: ignore[assignment]
     names = [printable(n).replace("_", " ") for n in baselines]
     return {
-        "words": f"{told['n_subjects']} subjects, {told['n_events']} with the outcome."
-        if "n_subjects" in told
-        else "Subjects are resampled 1,000 times for every interval.",
+        "words": (
+            f"{told['n_records']:,} predictions of {told['n_subjects']:,} subjects, "
+            f"{told['n_positive']:,} with the outcome. Intervals resample subjects."
+        ),
         "columns": ["model", *names],
         "rows": [
             {
@@ -152,7 +153,7 @@ def _calibration(scored: pd.DataFrame | None) -> dict[str, object] | None:
             "predicted": percent(b["predicted"]),
             "observed": percent(b["observed"]) if b["observed"] > 0 else "0 %",
             "interval": f"{100 * b['low']:.0f} to {100 * b['high']:.0f} %",
-            "count": b["count"],
+            "count": b["n"],
         }
         for b in bins.to_dict("records")
     ]

@@ -28,8 +28,6 @@ from clinode.report.wording import (
 )
 from clinode.training import Evaluation, Run, evaluate
 
-TOLERANCE = 0.01
-
 
 def write_report(
     run: Run,
@@ -124,7 +122,7 @@ def _subject_pages(
             present=set(values),
             n_present=len(values),
             scored=scored,
-            tolerance=TOLERANCE,
+            tolerance=attributions.tolerance,
         )
         name = ordinal(position[subject])
         top = page.get("by_variable") or [{"name": "–", "contribution": ""}]

@@ -1,0 +1,255 @@
+import html.parser
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+import clinode as cn
+from clinode.report.wording import FORBIDDEN, LIMITS
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+).split()
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return cn.simulate_cohort(120, seed=3)
+
+
+@pytest.fixture(scope="module")
+def run(cohort, tmp_path_factory):
+    train, held_out = cn.split(cohort, fractions=(0.8, 0.2))
+    del held_out
+    outcome = cohort.outcomes.columns[-1]
+    return cn.fit(
+        cn.sequence.LinearLatentODE(),
+        train,
+        task=cn.Classify(outcome),
+        out=tmp_path_factory.mktemp("runs") / "run",
+        config=cn.FitConfig(n_epochs=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def attributions(run, cohort):
+    return cn.explain(run, cohort, subjects=cohort.subjects[:12])
+
+
+@pytest.fixture(scope="module")
+def report(run, cohort, attributions, tmp_path_factory):
+    return cn.write_report(run, cohort, attributions, tmp_path_factory.mktemp("out") / "report")
+
+
+def pages(index):
+    return sorted(index.parent.glob("*.html"))
+
+
+class Reader(html.parser.HTMLParser):
+    """Tags, addresses and visible text of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.addresses, self.text, self.images = [], [], [], []
+        self.skipped = 0
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        found = dict(attrs)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action")]
+        self.addresses += re.findall(r"url\(([^)]*)\)", found.get("style") or "")
+        if tag == "img":
+            self.images.append(found)
+        self.skipped += tag == "style"
+
+    def handle_endtag(self, tag):
+        self.skipped -= tag == "style"
+
+    def handle_data(self, data):
+        if not self.skipped:
+            self.text.append(data)
+
+
+def read(path):
+    reader = Reader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    return reader
+
+
+def test_there_is_an_index_and_a_page_for_every_explained_subject(report, attributions):
+    assert len(pages(report)) == 1 + len(attributions.gates)
+    linked = set(read(report).addresses)
+    assert {p.name for p in pages(report)} - {"index.html"} <= linked
+
+
+def test_pages_hold_no_script_and_refer_to_nothing_outside(report):
+    for path in pages(report):
+        reader = read(path)
+        assert "script" not in reader.tags
+        for address in reader.addresses:
+            assert address.startswith(("data:", "#")) or re.fullmatch(
+                r"(subject-\d+|index)\.html", address
+            )
+
+
+def test_every_page_carries_the_policy_first_and_its_language(report):
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    for path in pages(report):
+        text = path.read_text(encoding="utf-8")
+        assert f'content="{policy}"' in text[:400]
+        assert '<html lang="en">' in text
+
+
+def test_a_patient_page_stays_under_three_hundred_kilobytes(report):
+    assert max(p.stat().st_size for p in pages(report) if p.name != "index.html") < 300_000
+
+
+def test_no_page_claims_more_than_the_model(report):
+    for path in pages(report):
+        text = " ".join(read(path).text)
+        for pattern in FORBIDDEN:
+            assert not re.search(pattern, text, flags=re.IGNORECASE), pattern
+        for sentence in LIMITS:
+            assert sentence in " ".join(text.split())
+
+
+def test_pictures_have_words(report):
+    reader = read(report)
+    assert reader.images
+    assert all(len(image.get("alt", "")) > 20 for image in reader.images)
+    page = read(pages(report)[1])
+    assert "title" in page.tags
+    assert "desc" in page.tags
+
+
+def test_no_identifier_of_a_subject_reaches_a_page(run, attributions, tmp_path):
+    cohort = cn.simulate_cohort(120, seed=3)
+    secret = {s: f"MRN-{k:05d}-Q" for k, s in enumerate(cohort.subjects)}
+    tables = {
+        name: getattr(cohort, name).assign(
+            subject_id=getattr(cohort, name)["subject_id"].map(secret)
+        )
+        for name in ("observations", "statics", "inputs", "outcomes")
+    }
+    renamed = cn.Cohort.from_tables(**tables, schema=cohort.schema)
+    explained = cn.explain(run, renamed, subjects=renamed.subjects[:3])
+    index = cn.write_report(run, renamed, explained, tmp_path / "report")
+    for path in pages(index):
+        assert "MRN-" not in path.read_text(encoding="utf-8")
+
+
+def test_the_same_inputs_give_the_same_bytes(run, cohort, attributions, report, tmp_path):
+    again = cn.write_report(run, cohort, attributions, tmp_path / "report")
+    for first, second in zip(pages(report), pages(again), strict=True):
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_contributions_of_the_picture_add_up_to_the_change_of_the_output(attributions):
+    sums = attributions.to_pandas().groupby("subject_id")["attribution"].sum()
+    gates = attributions.gates[~attributions.gates["withheld"]].set_index("subject_id")
+    change = (gates["output"] - gates["base"]).loc[sums.index]
+    gap = np.abs(sums - change) / np.maximum(np.abs(change), 0.1)
+    assert (gap <= 0.01).all()
+
+
+def test_a_withheld_map_is_not_drawn_and_says_why(run, cohort, attributions, tmp_path):
+    gates = attributions.gates.copy()
+    first = gates["subject_id"].iloc[0]
+    gates.loc[gates.index[0], ["withheld", "why", "gap"]] = [True, "completeness gap 4 %", 0.04]
+    events = attributions.events[attributions.events["subject_id"] != first]
+    doubtful = type(attributions)(
+        events=events,
+        gates=gates,
+        method=attributions.method,
+        baseline=attributions.baseline,
+        outcome=attributions.outcome,
+        tolerance=attributions.tolerance,
+    )
+    index = cn.write_report(run, cohort, doubtful, tmp_path / "report")
+    page = (index.parent / "subject-0001.html").read_text(encoding="utf-8")
+    assert "withheld" in page
+    assert "completeness gap 4 %" in page
+    assert "<svg" not in page
+    assert "1 of 12 attribution maps did not pass" in index.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "<img src=x onerror=alert(1)>",
+        "{{7*7}}",
+        "</style><script>alert(1)</script>",
+        "a\u202eb\x1b[1m",
+    ],
+)
+def test_a_hostile_variable_name_is_printed_not_obeyed(payload, tmp_path):
+    cohort = cn.simulate_cohort(60, seed=5)
+    observations = cohort.observations.astype({"variable": str})
+    observations.loc[observations["variable"] == "HR", "variable"] = payload
+    hostile = cn.Cohort.from_tables(
+        observations=observations, statics=cohort.statics, outcomes=cohort.outcomes
+    )
+    run = cn.fit(
+        cn.sequence.LinearLatentODE(),
+        hostile,
+        task=cn.Classify(cohort.outcomes.columns[-1]),
+        out=tmp_path / "run",
+        config=cn.FitConfig(n_epochs=1),
+    )
+    explained = cn.explain(run, hostile, subjects=hostile.subjects[:2])
+    index = cn.write_report(run, hostile, explained, tmp_path / "report")
+    for path in pages(index):
+        reader = read(path)
+        assert "script" not in reader.tags
+        assert not [i for i in reader.images if "onerror" in i]
+        assert "49" not in [t.strip() for t in reader.text] or payload != "{{7*7}}"
+        assert "\u202e" not in path.read_text(encoding="utf-8")
+        assert "\x1b" not in path.read_text(encoding="utf-8")
+
+
+def test_an_occupied_folder_is_refused_before_anything_is_written(
+    run, cohort, attributions, tmp_path
+):
+    (tmp_path / "mine.txt").write_text("kept")
+    with pytest.raises(cn.OutputError):
+        cn.write_report(run, cohort, attributions, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_browser_shows_the_pages_without_a_request_or_a_complaint(report, tmp_path):
+    for path in pages(report)[:2]:
+        picture = tmp_path / f"{path.stem}.png"
+        log = tmp_path / f"{path.stem}.json"
+        done = subprocess.run(
+            [
+                CHROMIUM,
+                *FLAGS,
+                f"--user-data-dir={tmp_path / path.stem}",
+                f"--log-net-log={log}",
+                "--enable-logging=stderr",
+                "--v=0",
+                "--window-size=1100,1800",
+                f"--screenshot={picture}",
+                path.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert picture.stat().st_size > 20_000
+        assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
+        asked = set(re.findall(r'"url":"(https?://[^"]*)"', log.read_text(errors="replace")))
+        assert not asked
+
+
+def test_a_file_in_place_of_the_folder_is_refused(run, cohort, attributions, tmp_path):
+    (tmp_path / "report").write_text("a file")
+    with pytest.raises(cn.OutputError):
+        cn.write_report(run, cohort, attributions, tmp_path / "report")
