@@ -5,6 +5,8 @@ files, rows, columns, trajectories and counts; never a patient's value, identifi
 command line turns `exit_code` into its exit status.
 """
 
+import unicodedata
+
 
 class ClinodeError(Exception):
     """What went wrong, told to a person.
@@ -33,7 +35,7 @@ class ClinodeError(Exception):
             text += f". Fix: {self.fix}"
         if self.lost != "nothing":
             text += f". Lost: {self.lost}"
-        return text
+        return printable(text)
 
     def to_dict(self) -> dict[str, str]:
         return {
@@ -93,3 +95,22 @@ class Interrupted(ClinodeError):
 
     code = "CLN-R02"
     exit_code = 75
+
+
+def printable(text: object) -> str:
+    r"""Text in one line, with every control and direction-changing character spelled out.
+
+    Names of files, columns and variables come from data; they must not move a cursor, color a
+    terminal, start a line of a log, or reorder one on a page.
+
+    Example:
+        >>> print(printable("heart\x1b[31m rate"))
+        heart\u001b[31m rate
+    """
+    return "".join(
+        f"\\u{ord(letter):04x}" if unicodedata.category(letter) in _UNPRINTABLE else letter
+        for letter in str(text)
+    )
+
+
+_UNPRINTABLE = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}  # categories of Unicode

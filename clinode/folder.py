@@ -62,10 +62,10 @@ def write_folder(
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def verify_folder(path: Path | str, kind: str) -> dict[str, Any]:
+def verify_folder(path: Path | str, kind: str | None = None) -> dict[str, Any]:
     """Check every file of a folder against its manifest, and return the manifest.
 
-    Files that the manifest does not list are not looked at.
+    Files that the manifest does not list are not looked at. Without `kind` any kind will do.
 
     Raises:
         CheckpointError: There is no such folder, it is of another kind or from a newer format, or
@@ -74,7 +74,7 @@ def verify_folder(path: Path | str, kind: str) -> dict[str, Any]:
     path = Path(path)
     _recover(path)
     manifest = _read_manifest(path)
-    if manifest["kind"] != kind:
+    if kind is not None and manifest["kind"] != kind:
         raise CheckpointError(
             f"expected a {kind}, found a {manifest['kind']}", where=path.name, fix=f"name a {kind}"
         )
@@ -110,14 +110,25 @@ def check_writable(target: Path | str, *, kind: str | None = None, replace: bool
         raise OutputError("a file stands there", where=str(target), fix="name another folder")
     if target.is_dir() and any(target.iterdir()):
         _check_replaceable(target, kind, replace)
-    with _disk_errors(target):
-        if not target.parent.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
-        trial = target.with_name(_private_name(target, "tmp"))
+    check_place(target)
+    _sweep(target)
+    return target
+
+
+def check_place(path: Path | str) -> None:
+    """Find out, before any work is done, whether anything can be written beside a path.
+
+    Raises:
+        OutputError: The parent, which is made if need be, cannot be written to.
+        ResourceError: The disk is full.
+    """
+    path = Path(path).resolve()
+    with _disk_errors(path):
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        trial = path.with_name(_private_name(path, "tmp"))
         trial.mkdir()
         trial.rmdir()
-    return target
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:
@@ -162,12 +173,19 @@ def read_json(path: Path | str) -> Any:
         raise CheckpointError(f"not valid JSON: {error}", where=path.name) from None
 
 
-class _disk_errors:
-    """Turns a full disk, a failing one and a missing permission into errors of ours.
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception says that the disk is full.
 
-    Libraries that write files report a full disk by exceptions of their own, so besides `errno`
-    their words are read.
+    Libraries that write files say so by exceptions of their own, so besides `errno` their words
+    are read.
     """
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        return True
+    return any(words in str(error) for words in _DISK_FULL_IN_WORDS)
+
+
+class _disk_errors:
+    """Turns a full disk, a failing one and a missing permission into errors of ours."""
 
     def __init__(self, target: Path):
         self.target = target
@@ -179,8 +197,7 @@ class _disk_errors:
         if error is None:
             return
         number = error.errno if isinstance(error, OSError) else None
-        words = str(error)
-        if number in _DISK_FULL or any(text in words for text in _DISK_FULL_IN_WORDS):
+        if is_disk_full(error):
             raise ResourceError(
                 "the disk is full", where=str(self.target), fix="free some space and run it again"
             ) from None

@@ -47,3 +47,14 @@ def test_an_error_that_lost_nothing_does_not_speak_of_loss():
 def test_an_argument_error_is_also_a_value_error():
     with pytest.raises(ValueError, match="positive"):
         raise errors.ArgumentError("horizon must be positive")
+
+
+def test_a_name_from_data_cannot_steer_the_terminal_or_start_a_line():
+    told = str(
+        errors.SchemaError("no column 'a\x1b]0;owned\x07\nerror: b\u202ec'", where="x\r.csv")
+    )
+    assert told == r"x\u000d.csv: no column 'a\u001b]0;owned\u0007\u000aerror: b\u202ec'"
+
+
+def test_text_that_people_write_is_left_as_it_is():
+    assert errors.printable("Größe, µmol/L, 体温 – ok") == "Größe, µmol/L, 体温 – ok"

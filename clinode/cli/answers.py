@@ -1,0 +1,71 @@
+"""How results are said: one JSON object for programs, lines and tables for people."""
+
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clinode.errors import printable
+
+
+def as_json(result: Mapping[str, Any]) -> str:
+    """The object on one line; a number that does not exist is null."""
+    return json.dumps(_plain(result), sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def as_text(lines: Iterable[str]) -> str:
+    """The lines, safe to print."""
+    return "".join(f"{printable(row)}\n" for line in lines for row in line.split("\n"))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a table; columns of numbers are aligned to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = [[_cell(cell) for cell in row] for row in rows]
+    numeric = [
+        bool(rows) and all(row[column][:1] in "-0123456789" for row in rows)
+        for column in range(len(header))
+    ]
+    drawn = Table(box=None, pad_edge=False)
+    for name, is_numeric in zip(header, numeric, strict=True):
+        drawn.add_column(name, justify="right" if is_numeric else "left", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*row)
+    width = 8 + sum(max(map(len, column)) + 3 for column in zip(header, *rows, strict=True))
+    paper = io.StringIO()
+    Console(file=paper, width=width, markup=False, highlight=False, emoji=False).print(drawn)
+    return [line.rstrip() for line in paper.getvalue().splitlines()]
+
+
+def interval(estimate: Mapping[str, Any], digits: int = 3) -> str:
+    """An estimate as "0.870 [0.852, 0.888]", or why there is none."""
+    if estimate.get("value") is None:
+        return str(estimate.get("verdict", "undefined"))
+    value, low, high = (estimate.get(name) for name in ("value", "low", "high"))
+    text = f"{value:.{digits}f}"
+    return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def count(number: int, noun: str) -> str:
+    """A count with its noun, as "1 subject" or "4,000 subjects"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _cell(value: object) -> str:
+    return printable(f"{value:,}" if isinstance(value, int) else value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Path):
+        return str(value)
+    if not isinstance(value, float | int | str | bool | None):
+        return _plain(value.item())  # a number of numpy
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,97 @@
+"""What a person is told when something went wrong, and the exit code that programs get.
+
+Expected failures say their own words. Of an unexpected one only its kind and its place in our code
+are shown, since its text may hold a value of a patient; `--debug` shows all of it.
+"""
+
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import typer
+from typer.exceptions import TyperException
+
+import clinode
+from clinode.errors import ArgumentError, ClinodeError, ResourceError
+from clinode.folder import is_disk_full
+
+INTERRUPTED = 130
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+class told_to_a_person:
+    """Ends the program on any failure inside: one line, or one JSON object, and an exit code.
+
+    Args:
+        given: The words after `clinode`; `--json` and `--debug` among them say how to tell.
+        examples: A call that works, by name of command.
+    """
+
+    def __init__(self, given: Sequence[str], examples: Mapping[str, str]):
+        self.as_json = "--json" in given
+        self.debug = "--debug" in given
+        self.example = next((examples[word] for word in given if word in examples), "")
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None or isinstance(error, SystemExit):
+            return
+        if self.debug:
+            traceback.print_exception(error)
+        if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
+            sys.stdout = None
+            raise SystemExit(0) from None
+        if isinstance(error, KeyboardInterrupt | typer.Abort):
+            self._tell({"code": "CLN-R03", "problem": "interrupted"}, "interrupted", INTERRUPTED)
+        ours = _as_ours(error, self.example)
+        self._tell(ours.to_dict(), f"error {ours.code}: {ours}", ours.exit_code)
+
+    def _tell(self, told: dict[str, str], line: str, exit_code: int) -> None:
+        if self.as_json:
+            from clinode.cli.answers import as_json
+
+            sys.stdout.write(as_json({"error": told, "exit_code": exit_code}))
+        else:
+            sys.stderr.write(f"{line}\n")
+        raise SystemExit(exit_code) from None
+
+
+def _as_ours(error: BaseException, example: str) -> ClinodeError:
+    """The failure as an error of ours."""
+    if isinstance(error, ClinodeError):
+        return error
+    if isinstance(error, TyperException):
+        problem = error.format_message().rstrip(".")
+        return ArgumentError(problem, fix=f"Try: {example}" if example else "see clinode --help")
+    if is_disk_full(error):
+        return ResourceError("the disk is full", fix="free some space and run it again")
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+        return ResourceError("memory ran out", fix="close other programs, or read less at once")
+    return ClinodeError(
+        f"unexpected {type(error).__name__}{_place(error)}",
+        fix="this is a fault of clinode; --debug shows where, without it nothing of the data is "
+        "shown",
+    )
+
+
+def _place(error: BaseException) -> str:
+    """Where in our code an exception passed last."""
+    home = Path(clinode.__file__).parent
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(home)
+    ]
+    if not own:
+        return ""
+    name = Path(own[-1].filename).relative_to(home.parent).as_posix()
+    return f" in {name}, line {own[-1].lineno}"

@@ -1,0 +1,251 @@
+"""`clinode fit`, `evaluate` and `predict`: from a cohort to a run, and from it to its answers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clinode.cli.options import Answer, Data
+from clinode.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from clinode.cohort import Cohort, Task
+    from clinode.training import Run
+
+DEFAULT_MODEL = "linear-latent-ode"
+SECTIONS = ("model", "task", "fit", "seed")
+OF_A_RUN = ("format", "clinode", "data", "environment")  # in its config.yaml beside the sections
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `fit` wrote.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Part = Annotated[
+    str, typer.Option(help="Subjects to take: held-out (no part in the fit), train, tune or all.")
+]
+
+
+def fit(
+    data: Data,
+    answer: Answer,
+    out: Annotated[Path, typer.Option(help="Folder of the run; must not exist, or be resumed.")],
+    outcome: Annotated[str | None, typer.Option(help="Outcome column to predict.")] = None,
+    horizon: Annotated[
+        float | None, typer.Option(help="Forecast every variable so many hours ahead.")
+    ] = None,
+    at: Annotated[
+        float | None, typer.Option(help="Prediction time in hours, where outcomes name none.")
+    ] = None,
+    auxiliary: Annotated[
+        list[str] | None, typer.Option(help="Outcome trained beside it, never read to predict.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A model of `clinode list`.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with model, task, fit, seed; as in a run.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, such as fit.epochs=5.")
+    ] = None,
+    fractions: Annotated[
+        str, typer.Option(help="Shares that train, tune and are held out.")
+    ] = "0.7,0.15,0.15",
+    salt: Annotated[str, typer.Option(help="Another one splits the subjects otherwise.")] = "2026",
+    published: Annotated[
+        bool, typer.Option("--published", help="Keep the splits that the data came with.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a model on a cohort and store the run, with trivial baselines beside it.
+
+    Stopped by Ctrl-C or a kill, the same command goes on where it was.
+    """
+    import clinode
+
+    settings = _settings(config, changes or [])
+    chosen = _model(settings.get("model", {}), model)
+    task = _task(settings.get("task"), outcome, horizon, at, auxiliary or [])
+    schedule = _schedule(settings.get("fit"), task)
+    cohort = data.read()
+    parts = clinode.split(
+        cohort,
+        fractions=_fractions(fractions),
+        salt=salt,
+        **({"published": True} if published else {}),
+    )
+    train, tune = parts[0], parts[1] if len(parts[1]) else None
+    answer.progress(
+        f"{len(cohort):,} subjects: {len(train):,} train, {len(parts[1]):,} tune, "
+        f"{len(cohort) - len(train) - len(parts[1]):,} are held out"
+    )
+    run = clinode.fit(
+        chosen,
+        train,
+        tune,
+        task=task,
+        out=out,
+        seed=int(settings.get("seed", 0)) if seed is None else seed,
+        device=device,
+        config=schedule,
+        **({"progress": False} if answer.json else {}),
+    )
+    result = {"run": out, "task": run.task.to_dict(), "seed": run.seed, "metrics": run.metrics}
+    part = "the tuning part" if tune is not None else "the training part itself"
+    lines = [f"Wrote the run to {out}. On {part}:"]
+    lines += _table_of(dict(run.metrics["evaluation"]))
+    lines += ["", f"Next: clinode evaluate {out} {data.data}"]
+    answer.tell(result, lines)
+
+
+def evaluate(
+    run: RunFolder,
+    data: Data,
+    answer: Answer,
+    part: Part = "held-out",
+    out: Annotated[Path | None, typer.Option(help="JSON file for everything found.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Say how good a run is on a cohort, beside the baselines, with 95 % intervals."""
+    import clinode
+    from clinode.folder import check_place, write_json
+
+    if out is not None:
+        check_place(out)
+    fitted = clinode.load_run(run, device=device)
+    cohort = take_part(fitted, data.read(), part)
+    answer.progress(f"evaluating {len(cohort):,} subjects ({part})")
+    found = {**clinode.evaluate(fitted, cohort).to_dict(), "part": part, "n_read": len(cohort)}
+    if out is not None:
+        write_json(out, found)
+    answer.tell(found, [f"{len(cohort):,} subjects ({part})", *_table_of(found)])
+
+
+def predict(
+    run: RunFolder,
+    data: Data,
+    answer: Answer,
+    out: Annotated[Path, typer.Option(help="A .csv or .parquet file.")],
+    device: Device = "auto",
+) -> None:
+    """Write a prediction for every subject of a cohort, also for those without observations."""
+    import clinode
+    from clinode.cli.tables import check_ending, write_table
+    from clinode.folder import check_place
+
+    check_ending(out)
+    check_place(out)
+    fitted = clinode.load_run(run, device=device)
+    table = fitted.predict(data.read())
+    write_table(table, out)
+    n_subjects = len(table["subject_id"].unique())
+    result = {"out": out, "rows": len(table), "subjects": n_subjects}
+    answer.tell(result, [f"Wrote {len(table):,} predictions of {n_subjects:,} subjects to {out}"])
+
+
+def take_part(run: "Run", cohort: "Cohort", part: str) -> "Cohort":
+    """Those subjects of a cohort that took a given part in the fit of a run.
+
+    Raises:
+        ArgumentError: There is no such part, or it has no subject here.
+    """
+    words = ("held-out", "train", "tune", "all")
+    if part not in words:
+        raise ArgumentError(f"--part must be one of {', '.join(words)}, got {part!r}")
+    if part == "all":
+        return cohort
+    took = run.parts.set_index("subject_id")["split"].reindex(cohort.subjects)
+    chosen = cohort.subjects[took.isna() if part == "held-out" else took == part]
+    if not len(chosen):
+        raise ArgumentError(
+            f"none of the {len(cohort):,} subjects is of the part {part!r}",
+            fix="give other data, or take --part all",
+        )
+    return cohort if len(chosen) == len(cohort) else cohort.select(chosen)
+
+
+def _settings(path: Path | None, changes: list[str]) -> dict[str, Any]:
+    from clinode.cli.settings import check_names, read_yaml, with_changes
+
+    stored = {} if path is None else read_yaml(path)
+    settings = {name: value for name, value in stored.items() if name not in OF_A_RUN}
+    where = "--set" if path is None else path.name
+    settings = with_changes(settings, changes)
+    check_names(settings, SECTIONS, where=where)
+    for name in ("model", "task", "fit"):
+        if not isinstance(settings.get(name, {}), dict):
+            raise ArgumentError(f"{name!r} must be a section of settings", where=where)
+    if not isinstance(settings.get("seed", 0), int):
+        raise ArgumentError("'seed' must be a whole number", where=where)
+    return settings
+
+
+def _model(stored: dict[str, Any], name: str | None) -> Any:
+    import inspect
+
+    from clinode.cli.settings import check_names
+    from clinode.sequence import MODELS
+
+    name = name or stored.get("name", DEFAULT_MODEL)
+    if name not in MODELS:
+        raise ArgumentError(f"there is no model {name!r}", fix=f"choose among {', '.join(MODELS)}")
+    values = {key: value for key, value in stored.items() if key != "name"}
+    check_names(values, inspect.signature(MODELS[name]).parameters, where=f"model {name}")
+    return MODELS[name](**values)
+
+
+def _task(
+    stored: dict[str, Any] | None,
+    outcome: str | None,
+    horizon: float | None,
+    at: float | None,
+    auxiliary: list[str],
+) -> "Task":
+    from clinode.cohort import Classify, Forecast, task_from_dict
+
+    if outcome is not None and horizon is not None:
+        raise ArgumentError(
+            "--outcome asks for a risk and --horizon for a forecast",
+            fix="give one of them, and make a run for each",
+        )
+    if outcome is not None:
+        return Classify(outcome, at=at, auxiliary=tuple(auxiliary))
+    if horizon is not None:
+        return Forecast(horizon, at=at)
+    if stored is None:
+        raise ArgumentError(
+            "what is to be predicted was not said",
+            fix="give --outcome COLUMN for a risk, or --horizon HOURS for a forecast",
+        )
+    return task_from_dict(stored if at is None else {**stored, "at": at})
+
+
+def _schedule(stored: dict[str, Any] | None, task: "Task") -> Any:
+    """The schedule: what is recommended for the task, with what was said put in its place."""
+    from clinode.cli.settings import fill
+    from clinode.training import FitConfig
+
+    recommended = FitConfig.recommended(task)
+    if not stored:
+        return recommended
+    return fill(FitConfig, {**recommended.to_dict(), **stored}, where="fit")
+
+
+def _fractions(text: str) -> tuple[float, float, float]:
+    try:
+        train, tune, held_out = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError(
+            "--fractions must be three numbers with commas", fix="such as 0.7,0.15,0.15"
+        ) from None
+    return train, tune, held_out
+
+
+def _table_of(found: dict[str, Any]) -> list[str]:
+    """A row a forecaster, a column a metric, and the paired differences below."""
+    from clinode.cli.answers import interval, table
+
+    metrics = [name for name, value in found.items() if isinstance(value, dict) and "low" in value]
+    rows = [["model", *(interval(found[name]) for name in metrics)]]
+    for name, held in found["baselines"].items():
+        rows.append([name, *(interval(held[m]) if m in held else "" for m in metrics)])
+    for name, held in found["difference"].items():
+        cells = [interval(held[m]) if m in held else "" for m in metrics]
+        rows.append([f"model - {name}", *cells])
+    return table(["", *metrics], rows)

@@ -1,0 +1,136 @@
+"""Options that several commands share, each group a frozen dataclass.
+
+A command asks for a group by a parameter of its type; `spread_out` gives the command line one
+option a field and hands the command the group.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+from typer.models import OptionInfo
+
+if TYPE_CHECKING:
+    from clinode.cohort import Cohort
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How a command says what it found."""
+
+    json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show the traceback of what went wrong."),
+    ] = False
+
+    def tell(self, result: dict[str, Any], lines: list[str]) -> None:
+        """Print the result: the object, or the lines for a person."""
+        from clinode.cli.answers import as_json, as_text
+
+        sys.stdout.write(as_json(result) if self.json else as_text(lines))
+
+    def progress(self, line: str) -> None:
+        """Tell a person what happens now, beside the answer."""
+        from clinode.errors import printable
+
+        if not self.json:
+            sys.stderr.write(f"{printable(line)}\n")
+            sys.stderr.flush()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where a cohort is, and what its columns are called."""
+
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A table, or a folder in a layout we know.")
+    ]
+    format: Annotated[
+        str | None,
+        typer.Option(help="Layout of DATA where it is not found by itself."),
+    ] = None
+    subject: Annotated[str | None, typer.Option(help="Column that names the subject.")] = None
+    time: Annotated[str | None, typer.Option(help="Column with the time.")] = None
+    variable: Annotated[str | None, typer.Option(help="Column that names the variable.")] = None
+    value: Annotated[str | None, typer.Option(help="Column with the value.")] = None
+    statics: Annotated[Path | None, typer.Option(help="Table with one row a subject.")] = None
+    outcomes: Annotated[Path | None, typer.Option(help="Table of outcomes.")] = None
+    inputs: Annotated[Path | None, typer.Option(help="Table of treatments.")] = None
+    time_unit: Annotated[str | None, typer.Option(help="Unit of the times: s, min, h, d.")] = None
+    index: Annotated[
+        str | None,
+        typer.Option(help="MEDS: pattern of the code that sets time zero."),
+    ] = None
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file: what is done about rows that break the schema.",
+        ),
+    ] = None
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Make every row that breaks the schema an error.",
+        ),
+    ] = False
+
+    def read(self) -> "Cohort":
+        """Read the cohort."""
+        from clinode.cohort import read_cohort
+
+        return read_cohort(self.data, **self.mapping())
+
+    def mapping(self) -> dict[str, Any]:
+        """What was said about the data, without what was not."""
+        said = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        del said["data"]
+        return {name: value for name, value in said.items() if value not in (None, False)}
+
+
+PANELS = {Answer: "How it answers", Data: "How the data are read"}
+
+
+def spread_out(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every parameter that is a dataclass spread out into its fields."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type] = {
+        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
+    }
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(annotation=hints[name]))
+            continue
+        types = get_type_hints(groups[name], include_extras=True)
+        for entry in fields(groups[name]):
+            for said in types[entry.name].__metadata__:
+                if isinstance(said, OptionInfo):
+                    said.rich_help_panel = PANELS[groups[name]]
+            default = inspect.Parameter.empty if entry.default is MISSING else entry.default
+            parameters.append(
+                inspect.Parameter(
+                    entry.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=default,
+                    annotation=types[entry.name],
+                )
+            )
+
+    @wraps(command)
+    def spread(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{entry.name: given.pop(entry.name) for entry in fields(group)})
+        command(**given)
+
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    spread.__signature__ = inspect.Signature(keyword_only)  # pyright: ignore[reportAttributeAccessIssue]  # functions have one, the stubs do not
+    spread.__annotations__ = {p.name: p.annotation for p in keyword_only}
+    del spread.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]  # or the old one is seen
+    return spread

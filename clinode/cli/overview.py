@@ -1,0 +1,30 @@
+"""`clinode list`: what there is to choose from."""
+
+from clinode.cli.options import Answer
+
+
+def overview(answer: Answer) -> None:
+    """List the models, readers, attribution methods and baselines."""
+    from clinode.attribution import BASELINES, METHODS
+    from clinode.cli.answers import table
+    from clinode.cohort import READERS
+    from clinode.sequence import MODELS
+
+    rows = [
+        (kind, name, _first_line(thing))
+        for kind, table_of in (
+            ("model", MODELS),
+            ("reader", READERS),
+            ("method", METHODS),
+            ("baseline", BASELINES),
+        )
+        for name, thing in table_of.items()
+    ]
+    result: dict[str, list[dict[str, str]]] = {}
+    for kind, name, words in rows:
+        result.setdefault(f"{kind}s", []).append({"name": name, "about": words})
+    answer.tell(result, table(["kind", "name", "about"], rows))
+
+
+def _first_line(thing: object) -> str:
+    return (thing if isinstance(thing, str) else thing.__doc__ or "").strip().split("\n")[0]

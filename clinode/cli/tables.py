@@ -1,0 +1,53 @@
+"""Tables that leave the program as files."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from clinode.errors import ArgumentError
+from clinode.folder import atomic_write
+
+ENDINGS = (".csv", ".parquet")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0", "＝", "＋", "－", "＠")
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a file name that does not say what is to be written.
+
+    Raises:
+        ArgumentError: It ends neither in .csv nor in .parquet.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise ArgumentError(
+            f"expected a name that ends in {' or '.join(ENDINGS)}, got {path.name!r}"
+        )
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table whole or not at all, as CSV or Parquet by the ending of its name.
+
+    Text that a spreadsheet would run as a formula gets a quote before it in CSV; numbers are
+    written with every digit.
+
+    Raises:
+        ArgumentError: The ending is another.
+        OutputError: The place cannot be written to.
+        ResourceError: The disk is full.
+    """
+    check_ending(path)
+    if path.suffix.lower() == ".parquet":
+        paper = io.BytesIO()
+        table.to_parquet(paper, index=False)
+        atomic_write(path, paper.getvalue())
+        return
+    safe = table.copy()
+    for name in safe.columns:
+        if not pd.api.types.is_numeric_dtype(safe[name]):
+            safe[name] = [_without_formula(cell) for cell in safe[name]]
+    safe.columns = [_without_formula(name) for name in safe.columns]
+    atomic_write(path, safe.to_csv(index=False, lineterminator="\n"))
+
+
+def _without_formula(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
