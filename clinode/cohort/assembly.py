@@ -76,8 +76,11 @@ class Parts:
 
 
 @contextmanager
-def engine(memory_limit: str = MEMORY_LIMIT) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """A DuckDB on disk with a memory limit, and a folder for the cohort; on failure both go.
+def engine(*, is_large: bool = False) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A DuckDB with a memory limit, and a folder for the cohort; on failure both go.
+
+    Args:
+        is_large: Keep staged tables in a file, compressed, instead of in memory.
 
     Yields:
         The connection, and the folder, which stays if the body succeeds.
@@ -85,18 +88,17 @@ def engine(memory_limit: str = MEMORY_LIMIT) -> Iterator[tuple[duckdb.DuckDBPyCo
     folder = temporary_folder()
     scratch = folder / "scratch"
     scratch.mkdir()
+    config = {
+        "memory_limit": MEMORY_LIMIT,
+        "temp_directory": str(scratch),
+        "preserve_insertion_order": "true",  # so that a row number of a staged table is the file's
+        "autoinstall_known_extensions": "false",  # nothing is fetched from anywhere
+        "autoload_known_extensions": "false",
+    }
     try:
-        connection = duckdb.connect(str(scratch / "tables.duckdb"))
+        database = str(scratch / "tables.duckdb") if is_large else ":memory:"
+        connection = duckdb.connect(database, config=config)
         try:
-            connection.execute(f"SET memory_limit = '{memory_limit}'")
-            connection.execute(
-                f"SET temp_directory = '{str(scratch).replace(chr(39), chr(39) * 2)}'"
-            )
-            connection.execute("SET preserve_insertion_order = true")
-            connection.execute("SET enable_progress_bar = false")
-            connection.execute("SET autoinstall_known_extensions = false")
-            connection.execute("SET autoload_known_extensions = false")
-            connection.execute("SET TimeZone = 'UTC'")
             yield connection, folder
         finally:
             connection.close()

@@ -300,6 +300,8 @@ def _write_sorted(
         reading(),
         pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as writer,
     ):
+        if not query:
+            return rows, merged
         result = connection.sql(f"SELECT * FROM ({query}) ORDER BY {order}")
         for batch in _whole_keys(result.to_arrow_reader(BATCH_ROWS), names):
             keys, value = [batch[name] for name in names[:-1]], batch[names[-1]]
