@@ -1,15 +1,14 @@
-"""Irregular records as tensors: every subject on its own times, never on the union of a batch's times.
+"""Irregular records as tensors: every subject on its own times, never on a union of times.
 
 A row is one time of one subject at which something was measured, or at which a treatment changed.
 `IrregularBatch` is what a model reads: rows packed time-major, subjects sorted by their number of
-rows. Times stay float64; gaps are differences taken in float64 and cast afterwards. Nothing is scaled
-by the batch. Batches are drawn from `PackedRecords` (records.py).
+rows. Times stay float64; gaps are differences taken in float64 and cast afterwards. Nothing is
+scaled by the batch. Batches are drawn from `PackedRecords` (records.py).
 
-What was carried forward and for how long is kept as indices of rows (`last_seen`), so a model's output
-can be differentiated through the filling to the values that were measured, and only to those.
+What was carried forward and for how long is kept as indices of rows (`last_seen`), so a model's
+output can be differentiated through the filling to the values that were measured, and only to
+those.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from clinode.errors import ArgumentError
 from clinode.system import Signal
 
 
@@ -27,10 +27,10 @@ class Treatments:
     """What was given to the subjects of a batch up to their prediction times.
 
     One entry per treatment event. `value` is standardised (original / `scale` of its input) and may
-    require gradients: rates and doses are gathered from it. Rates are constant over the gap before a
-    row, since every change has a row of its own; an impulse acts at its row, before the row's
-    observations. `pair_row` and `pair_event` list which event runs during the whole gap before which
-    row.
+    require gradients: rates and doses are gathered from it. Rates are constant over the gap before
+    a row, since every change has a row of its own; an impulse acts at its row, before the row's
+    observations. `pair_row` and `pair_event` list which event runs during the whole gap before
+    which row.
     """
 
     value: Float[Tensor, " event"]
@@ -70,14 +70,14 @@ class Treatments:
         rates = self.value.new_zeros(n_subjects, self.n_inputs)
         return rates.index_put((self.subject, self.input_index), held, accumulate=True)
 
-    def to(self, device: torch.device | str) -> Treatments:
+    def to(self, device: torch.device | str) -> "Treatments":
         """A copy on another device."""
         return replace(self, **{name: part.to(device) for name, part in vars(self).items()})
 
 
 @dataclass(frozen=True, eq=False)
 class PaddedBatch:
-    """The rows of a batch as (batch, step, ...) with zeros behind each record; a view for others."""
+    """The rows of a batch as (batch, step, ...), zeros behind each record; a view for others."""
 
     value: Float[Tensor, "batch step variable"]
     mask: Bool[Tensor, "batch step variable"]
@@ -99,8 +99,9 @@ class IrregularBatch:
         mask: What was measured.
         time: Hours since the subject's time zero, float64.
         gap: Hours since the subject's previous row, float64 difference; 0 at the first.
-        time_delta: Hours since the subject's previous row with an observation; 0 where there is none.
-        since_observed: Hours since the variable was last seen before this row; the training window
+        time_delta: Hours since the subject's previous row with an observation; 0 where there is
+        none. since_observed: Hours since the variable was last seen before this row; the training
+        window
             where it never was.
         last_seen: Packed row at which the variable was last seen before this row; -1 where never.
         row_subject: Position in the batch of the subject of a row.
@@ -133,8 +134,8 @@ class IrregularBatch:
     window: float
     treatments: Treatments | None = None
     query_time: Float[Tensor, "batch query"] | None = None
-    target: Float[Tensor, "batch *target"] | None = None
-    target_mask: Bool[Tensor, "batch *target"] | None = None
+    target: Float[Tensor, "batch ..."] | None = None
+    target_mask: Bool[Tensor, "batch ..."] | None = None
     entry: Tensor | None = None
     event: Tensor | None = None
     cause: Tensor | None = None
@@ -185,6 +186,54 @@ class IrregularBatch:
         held = self.value.gather(0, self.last_seen.clamp(min=0))
         return torch.where(self.last_seen >= 0, held, 0.0)
 
+    def row_before(self, query_time: Float[Tensor, "batch query"]) -> Int64[Tensor, "batch query"]:
+        """The subject's last packed row at or before each asked time; -1 where there is none."""
+        time = self._pad(self.time, float("inf"))
+        step = torch.searchsorted(time, query_time.contiguous(), right=True) - 1
+        offsets = torch.tensor(self.offsets, device=time.device)
+        position = torch.arange(len(self), device=time.device).unsqueeze(1)
+        return torch.where(step >= 0, offsets[step.clamp(min=0)] + position, -1)
+
+    def rates_after(self, row: Int64[Tensor, "batch query"]) -> Float[Tensor, "batch query input"]:
+        """Standardised treatment rates that run right after these rows; 0 before the first."""
+        if self.treatments is None:
+            raise ArgumentError("these records have no treatments")
+        rates = self.treatments.rates(self.n_rows)
+        held = self.treatments.held_rates(len(self)).unsqueeze(1)
+        is_last = row == self.last_row.unsqueeze(1)
+        sizes = torch.tensor(self.sizes, device=row.device)
+        following = row + sizes[self._steps[row.clamp(min=0)]]
+        inside = rates[torch.where(is_last | (row < 0), 0, following)]
+        after = torch.where(is_last.unsqueeze(-1), held, inside)
+        return torch.where((row >= 0).unsqueeze(-1), after, 0.0)
+
+    @cached_property
+    def last_observed_row(self) -> Int64[Tensor, " row"]:
+        """Packed row of the subject's previous row with an observation; -1 where there is none."""
+        seen = self.is_observed.unsqueeze(1)
+        return last_seen_rows(seen, self.sizes, self.offsets).squeeze(1)
+
+    @property
+    def exposure(self) -> Float[Tensor, "row input"]:
+        """Standardised amount of each input given since the subject's last row with an observation.
+
+        Rate times hours plus doses, up to and including the row.
+        """
+        if self.treatments is None:
+            return self.value.new_zeros(self.n_rows, 0)
+        rates = self.treatments.rates(self.n_rows) * self.gap.unsqueeze(1)
+        given = self._pad(rates + self.treatments.impulses(self.n_rows)).cumsum(dim=1)
+        total = given[self.row_subject, self._steps]
+        before = self.last_observed_row
+        known = total[before.clamp(min=0)]
+        return total - torch.where((before >= 0).unsqueeze(1), known, 0.0)
+
+    @cached_property
+    def _steps(self) -> Int64[Tensor, " row"]:
+        steps = torch.arange(len(self.sizes))
+        steps = torch.repeat_interleave(steps, self.batch_sizes, output_size=self.n_rows)
+        return steps.to(self.time.device)
+
     @property
     def inputs(self) -> Signal | None:
         """Treatments in original units, one signal a subject; a rate still running is held on."""
@@ -196,15 +245,16 @@ class IrregularBatch:
         held = treatments.held_rates(len(self)) * treatments.scale
         doses = treatments.impulses(self.n_rows) * treatments.scale
         times = self._pad(self.time, infinity)
-        # A rate is stored at the row that ends its gap, a signal's value at the knot that starts it.
+        # A rate is stored at the row that ends its gap, a signal's value at the knot that starts
+        # it.
         following = self._pad(rates)[:, 1:]
         values = torch.cat([following, torch.zeros_like(held).unsqueeze(1)], dim=1)
         last = torch.arange(steps, device=times.device) == (self.lengths - 1).unsqueeze(1)
         values = torch.where(last.unsqueeze(-1), held.unsqueeze(1), values)
         return Signal(times, values, impulses=(times, self._pad(doses)))
 
-    def without(self, drop: Bool[Tensor, "row variable"]) -> IrregularBatch:
-        """The same records with some observations never made; rows stay, also where nothing is left."""
+    def without(self, drop: Bool[Tensor, "row variable"]) -> "IrregularBatch":
+        """The same records with some observations never made; rows stay where nothing is left."""
         mask = self.mask & ~drop
         last_seen = last_seen_rows(mask, self.sizes, self.offsets)
         return replace(
@@ -218,11 +268,11 @@ class IrregularBatch:
             ),
         )
 
-    def replace(self, **changes: Any) -> IrregularBatch:
+    def replace(self, **changes: Any) -> "IrregularBatch":
         """A copy with other tensors, for instance `value` on the way from a baseline."""
         return replace(self, **changes)
 
-    def to(self, device: torch.device | str) -> IrregularBatch:
+    def to(self, device: torch.device | str) -> "IrregularBatch":
         """A copy on another device; `batch_sizes` stays on the CPU."""
         moved = {
             name: part.to(device)
@@ -245,11 +295,8 @@ class IrregularBatch:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def _pad(self, rows: Tensor, fill: float = 0.0) -> Tensor:
-        step = torch.repeat_interleave(
-            torch.arange(len(self.sizes)), self.batch_sizes, output_size=self.n_rows
-        ).to(rows.device)
         padded = rows.new_full((len(self), len(self.sizes), *rows.shape[1:]), fill)
-        return padded.index_put((self.row_subject, step), rows)
+        return padded.index_put((self.row_subject, self._steps), rows)
 
 
 def last_seen_rows(

@@ -6,14 +6,14 @@ standardised. The same object travels with a run as `schema.json`, standardises 
 and refuses variables that it has never met. Nothing in it depends on a batch.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from clinode.cohort.cohort import Cohort, CohortArrays
+from clinode.cohort.schema import Variable
 from clinode.cohort.task import Classify, Forecast, Task, instance_table
 from clinode.errors import SchemaError
 
@@ -95,7 +95,7 @@ class Preprocessor:
     n_subjects: int
 
     @classmethod
-    def fit(cls, cohort: Any, task: Task) -> Preprocessor:
+    def fit(cls, cohort: Cohort, task: Task) -> "Preprocessor":
         """Measure the training part.
 
         Classification reads observations at or before each subject's last prediction time. A
@@ -136,8 +136,8 @@ class Preprocessor:
             n_subjects=len(cohort.subjects),
         )
 
-    def check(self, cohort: Any) -> None:
-        """Refuse a cohort with observations or treatments of variables unknown to the training part.
+    def check(self, cohort: Cohort) -> None:
+        """Refuse observations or treatments of variables that the training part did not have.
 
         Variables that the cohort lacks are simply never measured.
 
@@ -152,7 +152,7 @@ class Preprocessor:
         _refuse_unknown("inputs", cohort.schema.inputs, counts, set(self.inputs))
 
     def standardize(self, variable_index: np.ndarray, value: np.ndarray) -> np.ndarray:
-        """Values in original units -> standardised values; `variable_index` points into `variables`."""
+        """Original units -> standardised values; `variable_index` points into `variables`."""
         transformed = _transform(np.asarray(self.transform)[variable_index] == "log", value)
         low, high = np.asarray(self.low)[variable_index], np.asarray(self.high)[variable_index]
         center, scale = (
@@ -196,7 +196,7 @@ class Preprocessor:
                 value = held.to_numpy(dtype=np.float64, na_value=np.nan)
                 value = np.clip(value, column.low, column.high)
             else:
-                is_known = held.isin(levels[column.name]).to_numpy()
+                is_known = held.isin(list(levels[column.name])).to_numpy()
                 value = np.where(
                     is_known, (held == column.level).to_numpy(dtype=np.float64), np.nan
                 )
@@ -221,7 +221,7 @@ class Preprocessor:
         return data
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Preprocessor:
+    def from_dict(cls, data: dict[str, Any]) -> "Preprocessor":
         """The schema that `to_dict` wrote.
 
         Raises:
@@ -269,7 +269,7 @@ def _transform(is_log: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _fit_variables(
-    variables: tuple[Any, ...], index: np.ndarray, value: np.ndarray, *, logarithms: bool
+    variables: tuple[Variable, ...], index: np.ndarray, value: np.ndarray, *, logarithms: bool
 ) -> dict[str, Any]:
     counts = np.bincount(index, minlength=len(variables))
     order = np.argsort(index, kind="stable")
@@ -302,7 +302,9 @@ def _fit_variables(
     return {**{name: tuple(column) for name, column in columns.items()}, "unused": unused}
 
 
-def _fit_inputs(inputs: tuple[Any, ...], arrays: Any, until: np.ndarray) -> dict[str, Any]:
+def _fit_inputs(
+    inputs: tuple[Variable, ...], arrays: CohortArrays, until: np.ndarray
+) -> dict[str, Any]:
     used = arrays.input_start <= until[arrays.input_subject_index]
     columns: dict[str, list] = {name: [] for name in _INPUT_FIELDS}
     for position, variable in enumerate(inputs):
@@ -315,7 +317,7 @@ def _fit_inputs(inputs: tuple[Any, ...], arrays: Any, until: np.ndarray) -> dict
     return {name: tuple(column) for name, column in columns.items()}
 
 
-def _fit_statics(cohort: Any) -> tuple[StaticColumn, ...]:
+def _fit_statics(cohort: Cohort) -> tuple[StaticColumn, ...]:
     columns = []
     for variable in cohort.schema.statics:
         if cohort.statics is None or variable.name not in cohort.statics.columns:
@@ -350,7 +352,7 @@ def _fit_statics(cohort: Any) -> tuple[StaticColumn, ...]:
     return tuple(columns)
 
 
-def _fit_auxiliary(cohort: Any, task: Task) -> tuple[OutcomeScale, ...]:
+def _fit_auxiliary(cohort: Cohort, task: Task) -> tuple[OutcomeScale, ...]:
     if not isinstance(task, Classify) or not task.auxiliary:
         return ()
     rows = np.arange(len(cohort.outcomes) if cohort.outcomes is not None else 0)
@@ -377,7 +379,7 @@ def _fit_auxiliary(cohort: Any, task: Task) -> tuple[OutcomeScale, ...]:
 
 
 def _refuse_unknown(
-    table: str, variables: tuple[Any, ...], counts: np.ndarray, known: set[str]
+    table: str, variables: tuple[Variable, ...], counts: np.ndarray, known: set[str]
 ) -> None:
     unknown = [
         (variable.name, int(count))

@@ -1,6 +1,4 @@
-"""All instances of a cohort, standardised once and kept as flat arrays; batches are drawn from here."""
-
-from __future__ import annotations
+"""All instances of a cohort, standardised once, as flat arrays from which batches are drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from clinode.cohort.batch import (
     last_seen_rows,
     observed_time_delta,
 )
+from clinode.cohort.cohort import Cohort
 from clinode.cohort.preprocess import Preprocessor
 from clinode.cohort.task import Classify, Forecast, Task, instance_table
 from clinode.errors import ArgumentError
@@ -26,8 +25,8 @@ from clinode.errors import ArgumentError
 class PackedRecords:
     """All instances of a cohort for a task, standardised, as flat arrays; made by `build`.
 
-    Rows of a subject are stored once, sorted by time; an instance is a prefix of them. With targets,
-    a forecast also keeps the rows after the prediction time, as queries and targets only.
+    Rows of a subject are stored once, sorted by time; an instance is a prefix of them. With
+    targets, a forecast also keeps the rows after the prediction time, as queries and targets only.
     """
 
     def __init__(self, *, schema: Preprocessor, task: Task, arrays: dict[str, Any]):
@@ -45,8 +44,8 @@ class PackedRecords:
 
     @classmethod
     def build(
-        cls, cohort: Any, schema: Preprocessor, task: Task, with_targets: bool = True
-    ) -> PackedRecords:
+        cls, cohort: Cohort, schema: Preprocessor, task: Task, with_targets: bool = True
+    ) -> "PackedRecords":
         """Standardise a cohort with the training schema.
 
         Args:
@@ -127,7 +126,7 @@ class PackedRecords:
             raise ArgumentError(f"positions must lie in 0..{len(self) - 1}")
         indices = indices[np.argsort(-self.lengths[indices], kind="stable")]
         layout = _Layout.build(self.lengths[indices])
-        parts = self._observed(indices, layout, dtype)
+        parts: dict[str, Any] = {**self._observed(indices, layout, dtype)}
         parts |= self._statics(indices, dtype)
         if self.schema.inputs:
             parts["treatments"] = self._treatments(indices, layout, dtype)
@@ -151,7 +150,7 @@ class PackedRecords:
         return batch if torch.device(device).type == "cpu" else batch.to(device)
 
     def _observed(
-        self, indices: np.ndarray, layout: _Layout, dtype: torch.dtype
+        self, indices: np.ndarray, layout: "_Layout", dtype: torch.dtype
     ) -> dict[str, Tensor]:
         rows, n_variables = self._rows, len(self.schema.variables)
         counts = self._stop[indices] - self._first[indices]
@@ -193,7 +192,7 @@ class PackedRecords:
             "static_mask": torch.from_numpy(known),
         }
 
-    def _treatments(self, indices: np.ndarray, layout: _Layout, dtype: torch.dtype) -> Treatments:
+    def _treatments(self, indices: np.ndarray, layout: "_Layout", dtype: torch.dtype) -> Treatments:
         rows = self._rows
         subject = self.subject_index[indices]
         first, stop = self._first[indices], self._stop[indices]
@@ -268,7 +267,7 @@ class _Layout:
     row_subject: np.ndarray  # (row,) in packed order
 
     @staticmethod
-    def build(lengths: np.ndarray) -> _Layout:
+    def build(lengths: np.ndarray) -> "_Layout":
         n_subjects, n_steps = len(lengths), int(lengths[0])
         sizes = n_subjects - np.searchsorted(lengths[::-1], np.arange(n_steps), side="right")
         offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -300,7 +299,7 @@ class _Rows:
     input_end_row: np.ndarray  # a row behind the subject's last where it ends later
 
     @staticmethod
-    def build(cohort: Any, schema: Preprocessor, table: Any, reach: float) -> _Rows:
+    def build(cohort: Cohort, schema: Preprocessor, table: Any, reach: float) -> "_Rows":
         arrays, n_subjects = cohort.arrays(), len(cohort.subjects)
         until = np.full(n_subjects, -np.inf)
         np.maximum.at(until, table.subject_index, table.prediction_time)
@@ -339,7 +338,7 @@ class _Rows:
         return _row_at(self.offset, self.time, subject, np.nextafter(time, np.inf))
 
 
-def _given(cohort: Any, schema: Preprocessor, until: np.ndarray) -> dict[str, np.ndarray]:
+def _given(cohort: Cohort, schema: Preprocessor, until: np.ndarray) -> dict[str, np.ndarray]:
     arrays = cohort.arrays()
     position = _positions([v.name for v in cohort.schema.inputs], schema.inputs)
     subject = arrays.input_subject_index.astype(np.int64)

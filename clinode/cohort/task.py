@@ -1,11 +1,9 @@
 """What is asked of a model: the task, and at which prediction time of which subject.
 
-A task turns a cohort into instances. An instance is one subject at one prediction time, and it knows
-what was observed or given at or before that time and nothing after it. Targets are read apart, and
-only by those who train or evaluate.
+A task turns a cohort into instances. An instance is one subject at one prediction time, and it
+knows what was observed or given at or before that time and nothing after it. Targets are read
+apart, and only by those who train or evaluate.
 """
-
-from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from clinode.cohort.cohort import Cohort
 from clinode.errors import ArgumentError, SchemaError
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ class Classify:
     Args:
         outcome: Column of the outcomes that holds 0, 1 or nothing.
         at: Prediction time in hours since the subject's time zero, inclusive.
-        auxiliary: Further outcome columns, binary or continuous. They are trained beside the outcome
-            and never read at prediction.
+        auxiliary: Further outcome columns, binary or continuous. They are trained beside the
+            outcome and never read at prediction.
     """
 
     outcome: str
@@ -54,12 +53,12 @@ class Classify:
         """Prediction time in hours where neither the cohort nor the task names one."""
         return last_time if self.at is None else self.at
 
-    def instances(self, cohort: Any, schema: Preprocessor) -> tuple[np.ndarray, np.ndarray]:
+    def instances(self, cohort: Cohort, schema: "Preprocessor") -> tuple[np.ndarray, np.ndarray]:
         """Subject position (instance,) and prediction time (instance,), in hours."""
         table = instance_table(cohort, schema.prediction_time)
         return table.subject_index, table.prediction_time
 
-    def targets(self, cohort: Any, outcome_row: np.ndarray) -> np.ndarray:
+    def targets(self, cohort: Cohort, outcome_row: np.ndarray) -> np.ndarray:
         """Outcome columns of the instances, (instance, outcome) float64, NaN where unknown.
 
         Raises:
@@ -96,8 +95,8 @@ class Forecast:
 
     Args:
         horizon: How far ahead, hours.
-        at: Prediction time in hours, inclusive; where the outcomes carry a `prediction_time` that is
-            taken; without either, the last observation of the training part less the horizon.
+        at: Prediction time in hours, inclusive; where the outcomes carry a `prediction_time` that
+            is taken; without either, the last observation of the training part less the horizon.
     """
 
     horizon: float
@@ -112,7 +111,7 @@ class Forecast:
         """Prediction time in hours where neither the cohort nor the task names one."""
         return last_time - self.horizon if self.at is None else self.at
 
-    def instances(self, cohort: Any, schema: Preprocessor) -> tuple[np.ndarray, np.ndarray]:
+    def instances(self, cohort: Cohort, schema: "Preprocessor") -> tuple[np.ndarray, np.ndarray]:
         """Subject position (instance,) and prediction time (instance,), in hours."""
         table = instance_table(cohort, schema.prediction_time)
         return table.subject_index, table.prediction_time
@@ -151,7 +150,7 @@ class InstanceTable:
     outcome_row: np.ndarray
 
 
-def instance_table(cohort: Any, default_time: float) -> InstanceTable:
+def instance_table(cohort: Cohort, default_time: float) -> InstanceTable:
     """One instance per (subject, prediction time); subjects that have none named get the default.
 
     Raises:

@@ -1,16 +1,12 @@
 """The face of every sequence model: what `fit`, `explain` and the engine of systems may ask of one.
 
-A model is a configuration until `build` fixes its sizes; hyper-parameters are the arguments of its
-constructor and nothing else. Its families differ in how they run through a record; pooling, the
-statistics tower and the heads are shared (`heads.py`).
+A model is a configuration until `build` fixes its sizes. Families differ in how they run through a
+record (`encode`, `latent`) and in their field; towers, heads and losses are shared (`heads.py`).
 """
-
-from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,42 +14,42 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor, Task
+from clinode.cohort import Classify, IrregularBatch, PackedRecords, Preprocessor, Task
 from clinode.errors import ArgumentError
+from clinode.sequence.heads import ClassificationHead, ForecastHead, expectation_loss
+from clinode.sequence.readout import Encoding, Prepared, Readout, in_batches
 from clinode.system import System
 
-
-@dataclass(frozen=True, eq=False)
-class Readout:
-    """What a model says about a batch.
-
-    Args:
-        value: Logits (batch, 1), or forecast means (batch, query, variable) on the standardised scale.
-        log_variance: Of a forecast, the shape of `value`.
-        towers: The logits of each tower, each (batch, 1); `value` is their mean.
-        auxiliary: Predictions of the auxiliary outcomes by each tower, (batch, auxiliary).
-        next_observation: Each row's values as expected just before it, standardised.
-    """
-
-    value: Float[Tensor, "batch *prediction"]
-    next_observation: Float[Tensor, "row variable"]
-    log_variance: Float[Tensor, "batch *prediction"] | None = None
-    towers: tuple[Float[Tensor, "batch 1"], ...] = ()
-    auxiliary: tuple[Float[Tensor, "batch auxiliary"], ...] = ()
+RANGE_QUANTILES = (0.005, 0.995)  # of the training part's latent states
 
 
 class SequenceModel(nn.Module, ABC):
     """A continuous-time model of irregular records.
 
-    `build` returns the model that can be trained; asking more of an unbuilt one raises ArgumentError.
-    `forward` draws no random number: dropout and augmentation live in `loss`, fed by its generator,
-    so `train()` and `eval()` change nothing. A prediction of one subject never depends on the others
-    in its batch, and is differentiable in `batch.value`, `batch.static` and `batch.treatments.value`.
+    Hyper-parameters are the arguments of a family's constructor and nothing else. `build` returns
+    the model that can be trained; asking more of an unbuilt one raises ArgumentError. `forward`
+    draws no random number: dropout and augmentation live in `loss`, fed by its generator, so
+    `train()` and `eval()` change nothing. A prediction of one subject never depends on the others
+    in its batch, and is differentiable in `batch.value`, `batch.static` and
+    `batch.treatments.value`.
+
+    Args:
+        arguments: The local variables of the family's constructor; those that its signature names
+            are kept as `settings`.
     """
 
     name: ClassVar[str]
     schema: Preprocessor
     task: Task
+    head: ClassificationHead | ForecastHead
+    latent_low: Tensor
+    latent_high: Tensor
+
+    def __init__(self, arguments: dict[str, Any]):
+        super().__init__()
+        names = inspect.signature(type(self)).parameters
+        self.settings = SimpleNamespace(**{name: arguments[name] for name in names})
+        _check_settings(vars(self.settings))
 
     @property
     def is_built(self) -> bool:
@@ -61,21 +57,28 @@ class SequenceModel(nn.Module, ABC):
         return hasattr(self, "schema")
 
     def config(self) -> dict[str, Any]:
-        """Name and hyper-parameters, JSON-ready; `clinode.sequence.model_from_config` reads it back."""
-        hyperparameters = list(inspect.signature(type(self)).parameters)
-        return {"name": self.name, **{key: getattr(self, key) for key in hyperparameters}}
+        """Name and hyper-parameters, JSON-ready; `model_from_config` reads it back."""
+        return {"name": self.name, **vars(self.settings)}
 
     def build(self, schema: Preprocessor, task: Task, generator: torch.Generator) -> Self:
-        """A copy with its sizes fixed and its parameters drawn from `generator`, in float32.
-
-        Raises:
-            ArgumentError: The task is of a kind that this family does not know.
-        """
-        hyperparameters = self.config()
-        del hyperparameters["name"]
-        built = type(self)(**hyperparameters)
+        """A copy with its sizes fixed and its parameters drawn from `generator`, in float32."""
+        built = type(self)(**vars(self.settings))
         built.schema, built.task = schema, task
-        built._construct(generator)
+        n_features = built._construct(generator)
+        settings = built.settings
+        shared = {
+            "n_features": n_features,
+            "dropout": settings.dropout,
+            "statistics_dropout": settings.statistics_dropout,
+            "statistics_hidden": settings.statistics_hidden,
+            "static_code": settings.static_code,
+            "head_hidden": settings.head_hidden,
+            "generator": generator,
+        }
+        if isinstance(task, Classify):
+            built.head = ClassificationHead(schema, n_auxiliary=len(task.auxiliary), **shared)
+        else:
+            built.head = ForecastHead(schema, horizon=task.horizon, **shared)
         return built
 
     def prepare(self, records: PackedRecords) -> None:
@@ -92,23 +95,29 @@ class SequenceModel(nn.Module, ABC):
     def finish(self, records: PackedRecords) -> None:
         """Store what is known only after training; called once, on the training part.
 
-        This is the range of each latent state (0.5-99.5 % over all rows), a pair of buffers from which
-        `latent_system` takes its ranges.
+        This is the range of each latent state (99 % of the states at five times of each window), a
+        pair of buffers from which `latent_system` takes its ranges.
         """
         self._require_built()
-        low, high = _state_ranges(self, records)
-        self.latent_low.copy_(low)
-        self.latent_high.copy_(high)
+        before = torch.linspace(0, 1, 5, dtype=torch.float64)
+        with torch.no_grad():
+            states = torch.cat(
+                [
+                    self.latent(
+                        batch, batch.prediction_time.unsqueeze(1) - batch.window * before
+                    ).flatten(0, 1)
+                    for batch in in_batches(records, dtype=self.latent_low.dtype)
+                ]
+            )
+        low, high = np.quantile(states.double().numpy(force=True), RANGE_QUANTILES, axis=0)
+        self.latent_low.copy_(torch.from_numpy(low))
+        self.latent_high.copy_(torch.from_numpy(np.maximum(high, low + 1e-6)))
 
-    @abstractmethod
-    def _construct(self, generator: torch.Generator) -> None:
-        """Make parameters and buffers for `self.schema` and `self.task`."""
-
-    @abstractmethod
     def forward(self, batch: IrregularBatch) -> Readout:
         """Predict from what lies at or before each prediction time; deterministic."""
+        self._require_built()
+        return self.head(batch, self.encode(batch), None)
 
-    @abstractmethod
     def loss(self, batch: IrregularBatch, generator: torch.Generator | None) -> Float[Tensor, ""]:
         """Mean training loss of a batch that carries targets.
 
@@ -116,6 +125,24 @@ class SequenceModel(nn.Module, ABC):
             batch: With `target` and `target_mask`.
             generator: Feeds dropout and augmentation; None leaves both out (a validation loss).
         """
+        self._require_built()
+        settings = self.settings
+        summed_up, read = _thin(batch, settings.drop_variable, settings.drop_observation, generator)
+        encoding = self.encode(read)
+        readout = self.head(read, encoding, generator, summed_up)
+        expected = expectation_loss(batch, encoding.next_observation)
+        return (
+            self.head.loss(batch, readout, settings.auxiliary_weight)
+            + settings.next_observation_weight * expected
+        )
+
+    @abstractmethod
+    def _construct(self, generator: torch.Generator) -> int:
+        """Make parameters and buffers for `self.schema`; gives the number of features of a row."""
+
+    @abstractmethod
+    def encode(self, batch: IrregularBatch) -> Encoding:
+        """Run through the records; rows without an observation only flow."""
 
     @abstractmethod
     def latent(
@@ -124,7 +151,7 @@ class SequenceModel(nn.Module, ABC):
         """Latent state at asked times (hours, float64) from what lies at or before each.
 
         Between and after rows the state only flows, with the treatments given then; a rate still
-        running at the prediction time is held.
+        running at the prediction time is held. Before the first row it is the starting state.
         """
 
     @property
@@ -132,15 +159,12 @@ class SequenceModel(nn.Module, ABC):
     def latent_system(self) -> System:
         """The flow between observations, in float64, with the decoder as its output map.
 
-        States z1.. have unit "1"; inputs are the treatments and outputs the measured variables, both
-        in original units; time runs in hours.
+        States z1.. have unit "1"; inputs are the treatments and outputs the measured variables,
+        both in original units; time runs in hours.
 
         Raises:
             ArgumentError: The family has no field; says why.
         """
-
-    latent_low: Tensor
-    latent_high: Tensor
 
     def _require_built(self) -> None:
         if not self.is_built:
@@ -149,31 +173,28 @@ class SequenceModel(nn.Module, ABC):
             )
 
 
-class Prepared(nn.Module, ABC):
-    """A part of a model with constants that come from the training part."""
+def _thin(
+    batch: IrregularBatch,
+    drop_variable: float,
+    drop_observation: float,
+    generator: torch.Generator | None,
+) -> tuple[IrregularBatch, IrregularBatch]:
+    """What the statistics see and what the sequence reads: records with parts never measured."""
+    if generator is None or (drop_variable == 0 and drop_observation == 0):
+        return batch, batch
+    n_variables = batch.value.shape[1]
+    variable = torch.rand(len(batch), n_variables, generator=generator) < drop_variable
+    single = torch.rand(batch.mask.shape, generator=generator) < drop_observation
+    hidden = variable.to(batch.mask.device)[batch.row_subject]
+    summed_up = batch.without(hidden) if drop_variable else batch
+    return summed_up, batch.without(hidden | single.to(batch.mask.device))
 
-    @abstractmethod
-    def prepare(self, records: PackedRecords) -> None:
-        """Set the buffers from the training part."""
 
-
-def in_batches(
-    records: PackedRecords, size: int = 256, dtype: torch.dtype = torch.float32
-) -> Iterator[IrregularBatch]:
-    """All instances once, in batches of records of similar length."""
-    order = np.argsort(-records.lengths, kind="stable")
-    for start in range(0, len(order), size):
-        yield records.batch(order[start : start + size], dtype=dtype)
-
-
-def _state_ranges(model: SequenceModel, records: PackedRecords) -> tuple[Tensor, Tensor]:
-    at_prediction = []
-    with torch.no_grad():
-        for batch in in_batches(records):
-            asked = batch.prediction_time.unsqueeze(1) - batch.window * torch.linspace(
-                0, 1, 5, dtype=torch.float64
-            )
-            at_prediction.append(model.latent(batch, asked).flatten(0, 1))
-    states = torch.cat(at_prediction).double().numpy(force=True)
-    low, high = torch.from_numpy(np.quantile(states, (0.005, 0.995), axis=0))
-    return low, torch.maximum(high, low + 1e-6)
+def _check_settings(settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ArgumentError(f"{name} must be a number, got {value!r}")
+        if isinstance(value, int) and value < 1 and "drop" not in name and "weight" not in name:
+            raise ArgumentError(f"{name} must be at least 1, got {value}")
+        if value < 0 or ("drop" in name and value >= 1):
+            raise ArgumentError(f"{name} is out of range: {value}")

@@ -1,0 +1,33 @@
+"""The table of model families, and the one place where text becomes a model."""
+
+from typing import Any
+
+from clinode.errors import ArgumentError
+from clinode.sequence.gru_d import GRUD
+from clinode.sequence.linear_latent_ode import LinearLatentODE
+from clinode.sequence.model import SequenceModel
+from clinode.sequence.ode_rnn import ODERNN
+
+MODELS: dict[str, type[SequenceModel]] = {
+    family.name: family for family in (LinearLatentODE, GRUD, ODERNN)
+}
+
+
+def model_from_config(config: dict[str, Any]) -> SequenceModel:
+    """The configured, unbuilt model that `SequenceModel.config` described.
+
+    Raises:
+        ArgumentError: An unknown family or hyper-parameter.
+
+    Example:
+        >>> model_from_config({"name": "linear-latent-ode", "latent": 8}).config()["latent"]
+        8
+    """
+    settings = dict(config)
+    name = settings.pop("name", None)
+    if name not in MODELS:
+        raise ArgumentError(f"unknown model {name!r}; there are: {', '.join(MODELS)}")
+    try:
+        return MODELS[name](**settings)
+    except TypeError as error:
+        raise ArgumentError(f"{name}: {error}") from None

@@ -1,0 +1,151 @@
+"""GRU-D: a gated recurrent unit whose inputs and state decay with the time since observation.
+
+After Che et al. 2018, Scientific Reports 8:6085: a missing value decays from the last one towards
+the training mean, the state decays by how long each variable has not been seen. Its decay depends
+on all these clocks at once, so it is not the flow of a vector field.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clinode.cohort import IrregularBatch
+from clinode.errors import ArgumentError
+from clinode.sequence.heads import REFERENCE_WINDOW
+from clinode.sequence.layers import linear, matrix
+from clinode.sequence.model import SequenceModel
+from clinode.sequence.readout import Encoding
+from clinode.system import System
+
+
+class GRUD(SequenceModel):
+    """Gated recurrent unit with decay, beside a statistics tower.
+
+    Treatments enter as the amounts given since the last row with an observation and as current
+    rates.
+
+    Args:
+        hidden: Width of the state.
+        dropout: Of the sequence tower's readout.
+        statistics_dropout: Of the statistics tower's inputs.
+        statistics_hidden: Width of the statistics tower.
+        static_code: Width of the layer behind the statics.
+        head_hidden: Width of the last hidden layer of each tower.
+        auxiliary_weight: Weight of the loss of each auxiliary outcome.
+        next_observation_weight: Weight of the decoder's loss.
+        drop_variable: Share of a record's variables hidden from both towers in training.
+        drop_observation: Share of single observations hidden from the sequence in training.
+    """
+
+    name = "gru-d"
+
+    def __init__(
+        self,
+        hidden: int = 48,
+        dropout: float = 0.4,
+        statistics_dropout: float = 0.5,
+        statistics_hidden: int = 32,
+        static_code: int = 16,
+        head_hidden: int = 64,
+        auxiliary_weight: float = 0.4,
+        next_observation_weight: float = 0.3,
+        drop_variable: float = 0.1,
+        drop_observation: float = 0.1,
+    ):
+        super().__init__(locals())
+
+    def _construct(self, generator: torch.Generator) -> int:
+        hidden, n_variables = self.settings.hidden, len(self.schema.variables)
+        n_inputs = len(self.schema.inputs)
+        self.fade = nn.Parameter(torch.full((n_variables,), 0.05))
+        self.fade_offset = nn.Parameter(torch.zeros(n_variables))
+        self.forget = linear(n_variables, hidden, generator, bias=0.0)
+        self.inward = linear(2 * n_variables + 2 * n_inputs, 3 * hidden, generator)
+        self.recur = matrix(3 * hidden, hidden, generator)
+        self.decoder = linear(hidden, n_variables, generator, bias=0.0)
+        self.norm = nn.LayerNorm(hidden)
+        self.register_buffer("latent_low", -torch.ones(hidden))
+        self.register_buffer("latent_high", torch.ones(hidden))
+        return hidden
+
+    def encode(self, batch: IrregularBatch) -> Encoding:
+        """Decay and update along the rows; features are the normalised state."""
+        states, decayed = self._recur(batch)
+        at_prediction = self.latent(batch, batch.prediction_time.unsqueeze(1), states).squeeze(1)
+        return Encoding(
+            features=self.norm(states),
+            at_prediction=self.norm(at_prediction),
+            next_observation=self.decoder(decayed),
+        )
+
+    def latent(
+        self,
+        batch: IrregularBatch,
+        query_time: Float[Tensor, "batch query"],
+        states: Float[Tensor, "row latent"] | None = None,
+    ) -> Float[Tensor, "batch query latent"]:
+        """State after the last row with an observation, decayed to each asked time."""
+        self._require_built()
+        if states is None:
+            states, _ = self._recur(batch)
+        row = batch.row_before(query_time)
+        held = row.clamp(min=0)
+        observed = batch.is_observed[held]
+        anchor = torch.where(observed, held, batch.last_observed_row[held])
+        known = (row >= 0) & (anchor >= 0)
+        held_mask = batch.mask[held]
+        last = torch.where(held_mask, held.unsqueeze(-1), batch.last_seen[held])
+        since = query_time.unsqueeze(-1) - batch.time[last.clamp(min=0)]
+        since = torch.where((last >= 0) & known.unsqueeze(-1), since, batch.window)
+        state = states[anchor.clamp(min=0)] * self._decay(since.to(batch.dtype), batch.window)
+        return torch.where(known.unsqueeze(-1), state, 0.0)
+
+    @property
+    def latent_system(self) -> System:
+        """Refused: the decay of the state is not the flow of a vector field.
+
+        Raises:
+            ArgumentError: Always.
+        """
+        raise ArgumentError(
+            "GRU-D has no latent system: its state decays by the time since each variable was "
+            "observed, which is not the flow of a vector field",
+            fix="use LinearLatentODE or ODERNN",
+        )
+
+    def _decay(self, since: Tensor, window: float) -> Tensor:
+        scaled = torch.log1p(since.clamp(min=0) * (REFERENCE_WINDOW / window))
+        return torch.exp(-functional.relu(self.forget(scaled)))
+
+    def _recur(
+        self, batch: IrregularBatch
+    ) -> tuple[Float[Tensor, "row state"], Float[Tensor, "row state"]]:
+        """States after and before the observations; an unobserved row keeps the state undecayed."""
+        pace = REFERENCE_WINDOW / batch.window
+        since = batch.since_observed * pace
+        kept = torch.exp(-functional.relu(self.fade * since + self.fade_offset))
+        mask = batch.mask.to(batch.dtype)
+        columns = [torch.where(batch.mask, batch.value, batch.carried * kept), mask]
+        if batch.treatments is not None:
+            columns += [batch.exposure, batch.treatments.rates(batch.n_rows)]
+        inward = self.inward(torch.cat(columns, dim=1))
+        decay = self._decay(batch.since_observed, batch.window)
+        observed = batch.is_observed.unsqueeze(1).to(batch.dtype)
+        hidden = self.settings.hidden
+        parts = [part.split(batch.sizes) for part in (inward, decay, observed)]
+        weight = self.recur.T
+        state = inward.new_zeros(len(batch), hidden)
+        states, before = [], []
+        for step, n in enumerate(batch.sizes):
+            x, d, o = (part[step] for part in parts)
+            state = state[:n] if len(state) > n else state
+            faded = state * d
+            gates = faded @ weight[:, : 2 * hidden] + x[:, : 2 * hidden]
+            update, reset = torch.sigmoid(gates).chunk(2, dim=1)
+            proposal = torch.tanh((reset * faded) @ weight[:, 2 * hidden :] + x[:, 2 * hidden :])
+            new = faded + update * (proposal - faded)
+            state = state + o * (new - state)
+            states.append(state)
+            before.append(faded)
+        return torch.cat(states), torch.cat(before)

@@ -1,0 +1,317 @@
+"""From what a family says about each row to what the task asks: pooling, heads, losses.
+
+Classification fuses late: the sequence and the statistics tower each give a logit with a loss of
+its own, and the output is their mean. A forecast adds a correction, carried to each query time by
+modes that decay and rotate, to a weighted combination of what was last and on average seen.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor
+from clinode.errors import ArgumentError
+from clinode.sequence.diagonal_flow import rotate, transition
+from clinode.sequence.layers import dropout, linear, sum_by_subject
+from clinode.sequence.readout import Encoding, Prepared, Readout, in_batches
+from clinode.sequence.summaries import StatisticsTower, static_inputs
+
+DECODER_MODES = 24  # of a forecast, and as many complex constants
+REFERENCE_WINDOW = 48.0  # hours; features of time are scaled as if every window were this long
+
+
+class Pooling(nn.Module):
+    """Last, mean and attention-weighted features of the rows with an observation."""
+
+    def __init__(self, n_features: int, generator: torch.Generator):
+        super().__init__()
+        self.score = linear(n_features + 1, 1, generator)
+
+    def forward(
+        self, batch: IrregularBatch, encoding: Encoding
+    ) -> Float[Tensor, "batch three_features"]:
+        """Zeros instead of means where nothing was ever observed."""
+        subject, n = batch.row_subject, len(batch)
+        features, observed = encoding.features, batch.is_observed.unsqueeze(1)
+        weight = observed.to(features.dtype)
+        mean = sum_by_subject(features * weight, subject, n)
+        mean = mean / sum_by_subject(weight, subject, n).clamp(min=1)
+        place = (batch.time / batch.window).to(features.dtype).unsqueeze(1)
+        score = self.score(torch.cat([features, place], dim=1))
+        score = torch.where(observed, score, -torch.inf)
+        top = score.new_full((n, 1), -torch.inf).scatter_reduce(
+            0, subject.unsqueeze(1), score.detach(), "amax"
+        )
+        share = torch.exp(score - torch.where(top.isfinite(), top, 0.0)[subject])
+        attended = sum_by_subject(features * share, subject, n)
+        total = sum_by_subject(share, subject, n)
+        attended = attended / torch.where(total > 0, total, 1.0)
+        return torch.cat([encoding.at_prediction, mean, attended], dim=1)
+
+
+class ClassificationHead(Prepared):
+    """Two towers with a logit and auxiliary predictions each; the output is the mean logit.
+
+    Args:
+        schema: Of the training part.
+        n_features: Features of a row.
+        n_auxiliary: Auxiliary outcomes.
+        dropout: Of the sequence tower.
+        statistics_dropout: Of the statistics tower.
+        generator: Draws the weights.
+    """
+
+    def __init__(
+        self,
+        schema: Preprocessor,
+        *,
+        n_features: int,
+        n_auxiliary: int,
+        dropout: float,
+        statistics_dropout: float,
+        statistics_hidden: int,
+        static_code: int,
+        head_hidden: int,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        self.is_binary = [scale.is_binary for scale in schema.auxiliary]
+        self.dropout = dropout
+        self.pooling = Pooling(n_features, generator)
+        self.static = linear(2 * len(schema.statics), static_code, generator)
+        self.hidden = linear(3 * n_features + static_code, head_hidden, generator)
+        self.out = linear(head_hidden, 1 + n_auxiliary, generator, bias=0.0)
+        self.statistics = StatisticsTower(
+            schema,
+            hidden=statistics_hidden,
+            code=head_hidden,
+            dropout=statistics_dropout,
+            static_code=static_code,
+            generator=generator,
+        )
+        self.statistics_out = linear(head_hidden, 1 + n_auxiliary, generator, bias=0.0)
+        self.skip = linear(self.statistics.n_read, 1, generator, bias=0.0)
+        nn.init.zeros_(self.skip.weight)
+
+    def prepare(self, records: PackedRecords) -> None:
+        """Start both towers at the training part's share of positive outcomes."""
+        target = None if records.target is None else records.target[:, 0]
+        if target is None or not (target == target).any():
+            return
+        known = target[target == target]
+        share = (known.sum() + 0.5) / (len(known) + 1)
+        with torch.no_grad():
+            for layer in (self.out, self.statistics_out):
+                layer.bias[0] = math.log(share / (1 - share))
+
+    def forward(
+        self,
+        batch: IrregularBatch,
+        encoding: Encoding,
+        generator: torch.Generator | None,
+        statistics_batch: IrregularBatch | None = None,
+    ) -> Readout:
+        """Logits; the statistics may be taken from a batch that was thinned out otherwise."""
+        pooled = self.pooling(batch, encoding)
+        static = functional.silu(self.static(static_inputs(batch)))
+        inward = dropout(torch.cat([pooled, static], dim=1), self.dropout, generator)
+        hidden = functional.silu(self.hidden(inward))
+        sequence = self.out(dropout(hidden, self.dropout, generator))
+        code, read = self.statistics(statistics_batch or batch, generator)
+        statistics = self.statistics_out(code)
+        direct = self.skip(dropout(read, self.statistics.dropout, generator))
+        towers = (sequence[:, :1], statistics[:, :1] + direct)
+        return Readout(
+            value=(towers[0] + towers[1]) / 2,
+            towers=towers,
+            auxiliary=(sequence[:, 1:], statistics[:, 1:]),
+            next_observation=encoding.next_observation,
+        )
+
+    def loss(
+        self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
+    ) -> Float[Tensor, ""]:
+        """Sum over the towers of cross-entropy and weighted auxiliary losses."""
+        target, known = known_targets(batch)
+        total = readout.value.new_zeros(())
+        for logit, auxiliary in zip(readout.towers, readout.auxiliary, strict=True):
+            error = functional.binary_cross_entropy_with_logits(
+                logit, target[:, :1], reduction="none"
+            )
+            total = total + masked_mean(error, known[:, :1])
+            for position, is_binary in enumerate(self.is_binary):
+                shown, truth = auxiliary[:, position], target[:, position + 1]
+                if is_binary:
+                    error = functional.binary_cross_entropy_with_logits(
+                        shown, truth, reduction="none"
+                    )
+                else:
+                    error = (shown - truth) ** 2
+                part = masked_mean(error, known[:, position + 1])
+                total = total + auxiliary_weight * part
+        return total
+
+
+class ForecastHead(Prepared):
+    """Mean and log variance of every variable at each query time.
+
+    Args:
+        schema: Of the training part.
+        n_features: Features of a row.
+        horizon: Hours; the time constants of the decoder's modes reach from 1/48 to 2 horizons.
+        dropout: Shares of code and statistics set to zero in training.
+        generator: Draws the weights.
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self,
+        schema: Preprocessor,
+        *,
+        n_features: int,
+        horizon: float,
+        dropout: float,
+        statistics_dropout: float,
+        statistics_hidden: int,
+        static_code: int,
+        head_hidden: int,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        n_variables, modes = len(schema.variables), DECODER_MODES
+        self.dropout = dropout
+        self.pace = REFERENCE_WINDOW / (schema.window + horizon)
+        self.register_buffer("weight", torch.ones(n_variables))
+        self.statistics = StatisticsTower(
+            schema,
+            hidden=statistics_hidden,
+            code=statistics_hidden,
+            dropout=statistics_dropout,
+            static_code=static_code,
+            generator=generator,
+        )
+        self.start = linear(2 * n_features + statistics_hidden, 4 * modes, generator)
+        spread = torch.logspace(0, 2, modes) / self.pace
+        self.log_decay = nn.Parameter(-torch.log(spread))
+        frequency = torch.empty(modes).uniform_(0, 0.5, generator=generator) * self.pace
+        frequency[::2] = 0.0
+        self.frequency = nn.Parameter(frequency)
+        self.hidden = linear(4 * modes, head_hidden, generator)
+        self.out = linear(head_hidden, 2 * n_variables, generator, bias=0.0)
+        self.combine = linear(2 * n_features + statistics_hidden, 4 * n_variables, generator)
+        with torch.no_grad():
+            self.out.weight[:n_variables].mul_(0.1)
+            self.combine.weight.mul_(0.1)
+            self.combine.bias.copy_(
+                torch.tensor([0.4, 0.4, 0.0, 0.0]).repeat_interleave(n_variables)
+            )
+
+    def prepare(self, records: PackedRecords) -> None:
+        """Weigh variables by (mean count / count)^.5 of the training part's targets."""
+        counts = torch.zeros(len(self.weight), dtype=torch.float64)
+        for batch in in_batches(records):
+            if batch.target_mask is not None:
+                counts += batch.target_mask.sum(dim=(0, 1))
+        mean = counts[counts > 0].mean()
+        self.weight.copy_(torch.where(counts > 0, torch.sqrt(mean / counts.clamp(min=1)), 0.0))
+
+    def forward(
+        self,
+        batch: IrregularBatch,
+        encoding: Encoding,
+        generator: torch.Generator | None,
+        statistics_batch: IrregularBatch | None = None,
+    ) -> Readout:
+        """Forecasts at `batch.query_time`; those behind a subject's last query are meaningless."""
+        statistics_batch = statistics_batch or batch
+        observed = batch.is_observed.to(batch.dtype).unsqueeze(1)
+        subject, n = batch.row_subject, len(batch)
+        mean = sum_by_subject(encoding.features * observed, subject, n)
+        mean = mean / sum_by_subject(observed, subject, n).clamp(min=1)
+        code, _ = self.statistics(statistics_batch, generator)
+        everything = torch.cat([encoding.at_prediction, mean, code], dim=1)
+        everything = dropout(everything, self.dropout, generator)
+        start, constant = self.start(everything).chunk(2, dim=1)
+        if batch.query_time is None:
+            raise ArgumentError("a forecast needs query times", fix="batch(..., query_after=[...])")
+        ahead = batch.query_time - batch.prediction_time.unsqueeze(1)
+        ahead = torch.nan_to_num(ahead).to(batch.dtype)
+        cosine, sine = transition(torch.exp(self.log_decay), self.frequency, ahead)
+        moved = rotate(cosine, sine, start.unsqueeze(1).expand(-1, ahead.shape[1], -1))
+        moved = torch.cat([moved, constant.unsqueeze(1).expand_as(moved)], dim=2)
+        hidden = functional.silu(self.hidden(moved))
+        correction, log_variance = self.out(hidden).chunk(2, dim=2)
+        anchors = carried_forward(statistics_batch, self.pace)
+        weights = self.combine(everything).view(n, 4, -1)
+        anchor = (weights * anchors).sum(dim=1)
+        return Readout(
+            value=anchor.unsqueeze(1) + correction,
+            log_variance=log_variance.clamp(-8, 8),
+            next_observation=encoding.next_observation,
+        )
+
+    def loss(
+        self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
+    ) -> Float[Tensor, ""]:
+        """Weighted squared error, plus .3 of the Gaussian likelihood with the error held fixed."""
+        target, known = known_targets(batch)
+        square = (target - readout.value) ** 2
+        squared = masked_mean(square * self.weight, known)
+        log_variance = torch.zeros_like(square)
+        if readout.log_variance is not None:
+            log_variance = readout.log_variance
+        likelihood = 0.5 * (log_variance + square.detach() * torch.exp(-log_variance))
+        return squared + 0.3 * masked_mean(likelihood, known)
+
+
+def carried_forward(batch: IrregularBatch, pace: float) -> Float[Tensor, "batch anchor variable"]:
+    """Last value, mean, and two means that forget (3 and 10 hours of a 48-hour span)."""
+    mask = batch.mask.to(batch.dtype)
+    subject, n = batch.row_subject, len(batch)
+    here = batch.mask[batch.last_row]
+    row = torch.where(here, batch.last_row.unsqueeze(1), batch.last_seen[batch.last_row])
+    last = torch.where(row >= 0, batch.value.gather(0, row.clamp(min=0)), 0.0)
+    age = (batch.prediction_time[subject] - batch.time) * pace
+    anchors = [last]
+    for time_constant in (torch.inf, 3.0, 10.0):
+        # measured from the variable's own last observation, so that old records keep weights of 1
+        recent = age.unsqueeze(1) - _age_of_last(batch, age, row)[subject]
+        weight = mask * torch.exp(-recent / time_constant).to(batch.dtype)
+        total = sum_by_subject(weight, subject, n)
+        held = sum_by_subject(weight * batch.value, subject, n)
+        anchors.append(held / torch.where(total > 0, total, 1.0))
+    return torch.stack(anchors, dim=1)
+
+
+def masked_mean(error: Float[Tensor, "*shape"], known: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """Mean over what is known; 0 where nothing is."""
+    return torch.where(known, error, 0.0).sum() / known.sum().clamp(min=1)
+
+
+def known_targets(batch: IrregularBatch) -> tuple[Tensor, Tensor]:
+    """Targets and which of them are known.
+
+    Raises:
+        ArgumentError: The batch was drawn without targets.
+    """
+    if batch.target is None or batch.target_mask is None:
+        raise ArgumentError("a loss needs targets", fix="build the records with_targets=True")
+    return batch.target, batch.target_mask
+
+
+def expectation_loss(
+    batch: IrregularBatch, expected: Float[Tensor, "row variable"]
+) -> Float[Tensor, ""]:
+    """Huber loss of each row's values as expected just before it; a first row is not expected."""
+    error = functional.huber_loss(expected, batch.value, reduction="none")
+    known = batch.mask.clone()
+    known[: batch.sizes[0]] = False
+    return masked_mean(error, known)
+
+
+def _age_of_last(batch: IrregularBatch, age: Tensor, row: Tensor) -> Tensor:
+    return torch.where(row >= 0, age[row.clamp(min=0)], 0.0)

@@ -1,0 +1,45 @@
+"""Small parts that every family uses: layers drawn from a generator, dropout, sums per subject."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor, nn
+
+
+def linear(
+    n_in: int, n_out: int, generator: torch.Generator, *, bias: float | None = None
+) -> nn.Linear:
+    """A linear layer drawn uniformly from +-1/sqrt(n_in); `bias` sets all its offsets instead."""
+    layer = nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")  # no global draw
+    bound = 1 / math.sqrt(max(n_in, 1))
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        layer.bias.uniform_(-bound, bound, generator=generator)
+        if bias is not None:
+            layer.bias.fill_(bias)
+    return layer
+
+
+def matrix(n_out: int, n_in: int, generator: torch.Generator) -> nn.Parameter:
+    """A weight matrix without an offset, drawn like that of `linear`."""
+    bound = 1 / math.sqrt(max(n_in, 1))
+    return nn.Parameter(torch.empty(n_out, n_in).uniform_(-bound, bound, generator=generator))
+
+
+def dropout(
+    x: Float[Tensor, "*shape"], share: float, generator: torch.Generator | None
+) -> Float[Tensor, "*shape"]:
+    """Set a share of the entries to zero and scale the rest; the identity without a generator."""
+    if generator is None or share == 0:
+        return x
+    keep = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    keep.bernoulli_(1 - share, generator=generator)
+    return x * keep / (1 - share)
+
+
+def sum_by_subject(
+    rows: Shaped[Tensor, "row ..."], row_subject: Int64[Tensor, " row"], n_subjects: int
+) -> Shaped[Tensor, "batch ..."]:
+    """Sums over the rows of each subject, added in row order, so batch mates change no bit."""
+    return rows.new_zeros(n_subjects, *rows.shape[1:]).index_add(0, row_subject, rows)

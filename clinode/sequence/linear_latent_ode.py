@@ -1,0 +1,198 @@
+"""The default model: a diagonal complex linear latent ODE, fused late with a statistics tower.
+
+Between observations the state obeys z' = Lambda z + B u, stable and solved exactly over each
+subject's own gaps. At a row with observations a gate in (0, 1) moves it towards what the
+innovation and the observations say. The decoder y = P z + p that forms the innovation is trained
+to expect the next observation, and is the output map of the latent system.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clinode.cohort import IrregularBatch
+from clinode.sequence.diagonal_flow import FilterAlongFlow, response, rotate, transition
+from clinode.sequence.heads import REFERENCE_WINDOW
+from clinode.sequence.latent_system import LinearLatentSystem, original_drive
+from clinode.sequence.layers import linear, matrix
+from clinode.sequence.model import SequenceModel
+from clinode.sequence.readout import Encoding
+from clinode.system import System
+
+TIME_CONSTANTS = (1.0, 100.0)  # hours of a 48-hour window, log-spaced over the modes
+MAX_FREQUENCY = 0.5  # rad per such hour, at the start
+
+
+class LinearLatentODE(SequenceModel):
+    """Diagonal complex linear latent ODE with a gated update, beside a statistics tower.
+
+    Args:
+        latent: Complex modes; the state has twice as many real coordinates.
+        hidden: Features read from the state at each row.
+        dropout: Of the sequence tower's readout.
+        statistics_dropout: Of the statistics tower's inputs.
+        statistics_hidden: Width of the statistics tower.
+        static_code: Width of the layer behind the statics.
+        head_hidden: Width of the last hidden layer of each tower.
+        auxiliary_weight: Weight of the loss of each auxiliary outcome.
+        next_observation_weight: Weight of the decoder's loss.
+        drop_variable: Share of a record's variables hidden from both towers in training.
+        drop_observation: Share of single observations hidden from the sequence in training.
+    """
+
+    name = "linear-latent-ode"
+
+    def __init__(
+        self,
+        latent: int = 24,
+        hidden: int = 48,
+        dropout: float = 0.4,
+        statistics_dropout: float = 0.5,
+        statistics_hidden: int = 32,
+        static_code: int = 16,
+        head_hidden: int = 64,
+        auxiliary_weight: float = 0.4,
+        next_observation_weight: float = 0.3,
+        drop_variable: float = 0.1,
+        drop_observation: float = 0.1,
+    ):
+        super().__init__(locals())
+
+    def _construct(self, generator: torch.Generator) -> int:
+        modes, n_variables = self.settings.latent, len(self.schema.variables)
+        n_inputs, hidden = len(self.schema.inputs), self.settings.hidden
+        states = 2 * modes
+        pace = REFERENCE_WINDOW / self.schema.window
+        spread = torch.logspace(0, 2, modes) / pace
+        self.log_decay = nn.Parameter(-torch.log(spread))
+        frequency = torch.empty(modes).uniform_(0, MAX_FREQUENCY, generator=generator) * pace
+        frequency[::2] = 0.0
+        self.frequency = nn.Parameter(frequency)
+        self.fade = nn.Parameter(torch.full((n_variables,), 0.05))  # of what is carried forward
+        self.fade_offset = nn.Parameter(torch.zeros(n_variables))
+        n_step = 3 * n_variables + 2 + 2 * n_inputs
+        self.gate = linear(n_step, states, generator, bias=-1.0)
+        self.aim = linear(n_step, states, generator)
+        self.decoder = linear(states, n_variables, generator, bias=0.0)
+        self.gate_state = matrix(states, states, generator)
+        self.correct = matrix(states, n_variables, generator)
+        self.drive = nn.Parameter(torch.zeros(states, n_inputs))
+        self.read = linear(states, hidden, generator)
+        self.norm = nn.LayerNorm(hidden)
+        self.register_buffer("latent_low", -torch.ones(states))
+        self.register_buffer("latent_high", torch.ones(states))
+        return hidden
+
+    def encode(self, batch: IrregularBatch) -> Encoding:
+        """Filter along the flow; the features are a normalised linear reading of the state."""
+        states, flowed = self._filter(batch)
+        rest = (batch.prediction_time - batch.time[batch.last_row]).clamp(min=0)
+        last = self._flow(states[batch.last_row], rest.to(batch.dtype), self._held(batch))
+        return Encoding(
+            features=self.norm(self.read(states)),
+            at_prediction=self.norm(self.read(last)),
+            next_observation=self.decoder(flowed),
+        )
+
+    def latent(
+        self, batch: IrregularBatch, query_time: Float[Tensor, "batch query"]
+    ) -> Float[Tensor, "batch query latent"]:
+        """Exact flow from the last row at or before each asked time; zero before the first."""
+        self._require_built()
+        states, _ = self._filter(batch)
+        row = batch.row_before(query_time)
+        start = torch.where((row >= 0).unsqueeze(-1), states[row.clamp(min=0)], 0.0)
+        gap = torch.where(row >= 0, query_time - batch.time[row.clamp(min=0)], 0.0)
+        drive = None
+        if batch.treatments is not None:
+            drive = batch.rates_after(row) @ self.drive.T
+        return self._flow(start, gap.to(batch.dtype), drive)
+
+    @property
+    def latent_system(self) -> System:
+        """x' = A x + B u in real coordinates, with y = the decoded variables in original units."""
+        self._require_built()
+        decay, frequency = torch.exp(self.log_decay), self.frequency
+        turn = torch.cat(
+            [
+                torch.cat([torch.diag(-decay), torch.diag(-frequency)], dim=1),
+                torch.cat([torch.diag(frequency), torch.diag(-decay)], dim=1),
+            ]
+        )
+        return LinearLatentSystem(
+            turn,
+            original_drive(self.drive, self.schema),
+            self.decoder.weight,
+            self.decoder.bias,
+            low=self.latent_low,
+            high=self.latent_high,
+            schema=self.schema,
+        )
+
+    def _filter(
+        self, batch: IrregularBatch
+    ) -> tuple[Float[Tensor, "row state"], Float[Tensor, "row state"]]:
+        """States after and before the observations of each row."""
+        step = step_inputs(batch, self.fade, self.fade_offset)
+        decay = torch.exp(self.log_decay)
+        cosine, sine = transition(decay, self.frequency, batch.gap)
+        drive = None
+        if batch.treatments is not None:
+            rates = batch.treatments.rates(batch.n_rows) @ self.drive.T
+            real, imaginary = response(decay, self.frequency, batch.gap)
+            doses = batch.treatments.impulses(batch.n_rows) @ self.drive.T
+            drive = rotate(real, imaginary, rates) + doses
+        gate = self.gate(step).masked_fill(~batch.is_observed.unsqueeze(1), -torch.inf)
+        return FilterAlongFlow.apply(
+            cosine,
+            sine,
+            drive,
+            gate,
+            torch.tanh(self.aim(step)),
+            batch.value,
+            batch.mask.to(batch.dtype),
+            self.decoder.weight,
+            self.decoder.bias,
+            self.gate_state,
+            self.correct,
+            batch.sizes,
+        )
+
+    def _flow(self, state: Tensor, gap: Tensor, drive: Tensor | None) -> Tensor:
+        decay = torch.exp(self.log_decay)
+        flowed = rotate(*transition(decay, self.frequency, gap), state)
+        if drive is None:
+            return flowed
+        return flowed + rotate(*response(decay, self.frequency, gap), drive)
+
+    def _held(self, batch: IrregularBatch) -> Tensor | None:
+        if batch.treatments is None:
+            return None
+        return batch.treatments.held_rates(len(batch)) @ self.drive.T
+
+
+def step_inputs(
+    batch: IrregularBatch,
+    fade: Float[Tensor, " variable"],
+    fade_offset: Float[Tensor, " variable"],
+) -> Float[Tensor, "row step_input"]:
+    """Values with the last one carried forward and fading, mask, ages, time, gap, treatments.
+
+    Times enter in hours of a 48-hour window, whatever the window's own length.
+    """
+    pace = REFERENCE_WINDOW / batch.window
+    since = batch.since_observed * pace
+    kept = torch.exp(-functional.relu(fade * since + fade_offset))
+    mask = batch.mask.to(batch.dtype)
+    value = torch.where(batch.mask, batch.value, batch.carried * kept)
+    columns = [
+        value,
+        mask,
+        torch.log1p(since.clamp(min=0)) / 4,
+        (batch.time / batch.window).to(batch.dtype).unsqueeze(1),
+        torch.log1p(batch.time_delta * pace).unsqueeze(1),
+    ]
+    if batch.treatments is not None:
+        columns += [batch.treatments.rates(batch.n_rows), batch.treatments.impulses(batch.n_rows)]
+    return torch.cat(columns, dim=1)

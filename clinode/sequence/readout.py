@@ -1,0 +1,63 @@
+"""What passes between the parts of a sequence model, and where their fixed constants come from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clinode.cohort import IrregularBatch, PackedRecords
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """What a family says about the rows of a batch.
+
+    Args:
+        features: Of each row, after its observations.
+        at_prediction: The features carried to the prediction time without further observations.
+        next_observation: Values of each row as expected just before it.
+    """
+
+    features: Float[Tensor, "row feature"]
+    at_prediction: Float[Tensor, "batch feature"]
+    next_observation: Float[Tensor, "row variable"]
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """What a model says about a batch.
+
+    Args:
+        value: Logits (batch, 1), or forecast means (batch, query, variable) on the standardised
+        scale. log_variance: Of a forecast, the shape of `value`. towers: The logits of each tower,
+        each (batch, 1); `value` is their mean. auxiliary: Predictions of the auxiliary outcomes by
+        each tower, (batch, auxiliary). next_observation: Each row's values as expected just before
+        it, standardised.
+    """
+
+    value: Float[Tensor, "batch ..."]
+    next_observation: Float[Tensor, "row variable"]
+    log_variance: Float[Tensor, "batch ..."] | None = None
+    towers: tuple[Float[Tensor, "batch 1"], ...] = ()
+    auxiliary: tuple[Float[Tensor, "batch auxiliary"], ...] = ()
+
+
+class Prepared(nn.Module, ABC):
+    """A part of a model with constants that come from the training part."""
+
+    @abstractmethod
+    def prepare(self, records: PackedRecords) -> None:
+        """Set the buffers from the training part."""
+
+
+def in_batches(
+    records: PackedRecords, size: int = 256, dtype: torch.dtype = torch.float32
+) -> Iterator[IrregularBatch]:
+    """All instances once, in batches of records of similar length."""
+    order = np.argsort(-records.lengths, kind="stable")
+    for start in range(0, len(order), size):
+        yield records.batch(order[start : start + size], dtype=dtype)

@@ -1,0 +1,168 @@
+"""Ten numbers a variable that sum up what was measured, and the tower that reads them.
+
+Trees on such statistics are the baseline to beat on ICU records, so the models read them too,
+beside the latent trajectory. Everything is a function of measured values only and differentiable
+in them.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor
+from clinode.sequence.layers import dropout, linear, sum_by_subject
+from clinode.sequence.readout import Prepared, in_batches
+
+N_SUMMARIES = 10
+N_TREATMENT_SUMMARIES = 4
+SPREAD_OFFSET = 0.05  # log(sd + 0.05): one observation has no spread
+SCALE_OFFSET = 0.1  # columns are divided by sd + 0.1: constant ones stay small
+
+
+def summarize(batch: IrregularBatch) -> Float[Tensor, "batch variable summary"]:
+    """First, last, mean, min, max, log sd, log count, presence, recent mean, recent log count.
+
+    Of each variable up to the prediction time; recent is the second half of the training window
+    before it, and its mean falls back on the last value. All zero but the log sd, which is log .05,
+    where the variable was never measured.
+    """
+    mask, subject, n = batch.mask, batch.row_subject, len(batch)
+    value = torch.where(mask, batch.value, 0.0)
+    weight = mask.to(value.dtype)
+    age = batch.prediction_time[subject] - batch.time
+    recent = weight * (age < batch.window / 2).to(value.dtype).unsqueeze(1)
+    count = sum_by_subject(weight, subject, n)
+    recent_count = sum_by_subject(recent, subject, n)
+    is_seen = count > 0
+    mean = sum_by_subject(value, subject, n) / count.clamp(min=1)
+    deviation = torch.where(mask, value - mean[subject], 0.0)
+    variance = sum_by_subject(deviation**2, subject, n) / count.clamp(min=1)
+    spread = torch.sqrt(variance + 1e-12)  # the offset keeps the slope at zero finite
+    first, last = _first_and_last(batch)
+    recent_mean = sum_by_subject(value * recent, subject, n) / recent_count.clamp(min=1)
+    infinite = torch.full_like(value, torch.inf)
+    low = _extreme(torch.where(mask, value, infinite), subject, n, "amin")
+    high = _extreme(torch.where(mask, value, -infinite), subject, n, "amax")
+    columns = [
+        first,
+        last,
+        mean,
+        torch.where(is_seen, low, 0.0),
+        torch.where(is_seen, high, 0.0),
+        torch.log(spread + SPREAD_OFFSET),
+        torch.log1p(count),
+        is_seen.to(value.dtype),
+        torch.where(recent_count > 0, recent_mean, last),
+        torch.log1p(recent_count),
+    ]
+    return torch.stack(columns, dim=2)
+
+
+def summarize_treatments(batch: IrregularBatch) -> Float[Tensor, "batch input summary"]:
+    """Mean rate over the window, rate at the prediction time, sum of doses, whether ever given."""
+    treatments = batch.treatments
+    if treatments is None:
+        return batch.value.new_zeros(len(batch), 0, N_TREATMENT_SUMMARIES)
+    subject, n = batch.row_subject, len(batch)
+    rates, doses = treatments.rates(batch.n_rows), treatments.impulses(batch.n_rows)
+    held = treatments.held_rates(n)
+    rest = (batch.prediction_time - batch.time[batch.last_row]).clamp(min=0).to(rates.dtype)
+    total = sum_by_subject(rates * batch.gap.unsqueeze(1), subject, n) + held * rest.unsqueeze(1)
+    events = torch.zeros_like(held).index_put(
+        (treatments.subject, treatments.input_index),
+        torch.ones_like(treatments.value),
+        accumulate=True,
+    )
+    given = sum_by_subject(doses, subject, n)
+    columns = [total / batch.window, held, given, (events > 0).to(held.dtype)]
+    return torch.stack(columns, dim=2)
+
+
+class StatisticsTower(Prepared):
+    """Summaries and statics -> a code.
+
+    Args:
+        schema: Gives the numbers of variables, inputs and statics.
+        hidden: Width of the layer behind the summaries.
+        code: Width of what it hands on.
+        dropout: Share of the standardised inputs set to zero in training.
+        static_code: Width of the layer behind the statics.
+        generator: Draws the weights.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        schema: Preprocessor,
+        *,
+        hidden: int,
+        code: int,
+        dropout: float,
+        static_code: int,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        n_columns = N_SUMMARIES * len(schema.variables)
+        n_columns += N_TREATMENT_SUMMARIES * len(schema.inputs)
+        self.dropout = dropout
+        self.register_buffer("mean", torch.zeros(n_columns))
+        self.register_buffer("scale", torch.ones(n_columns))
+        self.inward = linear(n_columns, hidden, generator)
+        self.static = linear(2 * len(schema.statics), static_code, generator)
+        self.outward = linear(hidden + static_code, code, generator)
+        self.n_read = n_columns + 2 * len(schema.statics)
+
+    def prepare(self, records: PackedRecords) -> None:
+        """Take mean and spread of every column from the training part."""
+        with torch.no_grad():
+            batches = in_batches(records, dtype=torch.float64)
+            columns = torch.cat([_columns(batch) for batch in batches])
+            self.mean.copy_(columns.mean(dim=0))
+            self.scale.copy_(columns.std(dim=0, correction=0) + SCALE_OFFSET)
+
+    def forward(
+        self, batch: IrregularBatch, generator: torch.Generator | None
+    ) -> tuple[Float[Tensor, "batch code"], Float[Tensor, "batch read"]]:
+        """The code, and everything that was read (`n_read` columns), standardised."""
+        columns = (_columns(batch) - self.mean) / self.scale
+        statics = static_inputs(batch)
+        hidden = functional.silu(self.inward(dropout(columns, self.dropout, generator)))
+        static = functional.silu(self.static(statics))
+        code = functional.silu(self.outward(torch.cat([hidden, static], dim=1)))
+        return code, torch.cat([columns, statics], dim=1)
+
+
+def static_inputs(batch: IrregularBatch) -> Float[Tensor, "batch twice_static"]:
+    """Statics, 0 where missing, and whether each is known."""
+    known = batch.static_mask.to(batch.static.dtype)
+    return torch.cat([batch.static * known, known], dim=1)
+
+
+def _columns(batch: IrregularBatch) -> Float[Tensor, "batch column"]:
+    parts = [summarize(batch).flatten(1), summarize_treatments(batch).flatten(1)]
+    return torch.cat(parts, dim=1)
+
+
+def _first_and_last(
+    batch: IrregularBatch,
+) -> tuple[Float[Tensor, "batch variable"], Float[Tensor, "batch variable"]]:
+    # A row is the first of a variable where it was never seen before. The last one is what is
+    # carried behind the last row of the subject.
+    is_first = batch.mask & (batch.last_seen < 0)
+    value = torch.where(is_first, batch.value, 0.0)
+    first = sum_by_subject(value, batch.row_subject, len(batch))
+    here = batch.mask[batch.last_row]
+    row = torch.where(here, batch.last_row.unsqueeze(1), batch.last_seen[batch.last_row])
+    last = torch.where(row >= 0, batch.value.gather(0, row.clamp(min=0)), 0.0)
+    return first, last
+
+
+def _extreme(rows: Tensor, subject: Tensor, n_subjects: int, which: str) -> Tensor:
+    start = torch.inf if which == "amin" else -torch.inf
+    index = subject.unsqueeze(1).expand_as(rows)
+    return rows.new_full((n_subjects, rows.shape[1]), start).scatter_reduce(
+        0, index, rows, which, include_self=True
+    )
