@@ -30,9 +30,11 @@ def keyed_seed(seed: int, purpose: str, *counters: int) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-def keyed_generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
-    """A fresh CPU generator for one purpose at one place of the fit."""
-    return torch.Generator().manual_seed(keyed_seed(seed, purpose, *counters))
+def keyed_generator(
+    seed: int, purpose: str, *counters: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A fresh generator for one purpose at one place of the fit."""
+    return torch.Generator(device).manual_seed(keyed_seed(seed, purpose, *counters))
 
 
 @contextmanager

@@ -1,0 +1,415 @@
+"""Fit a sequence model and store the run.
+
+While it is under way a fit lives in `OUT.unfinished`; `OUT` appears in one rename, whole, at the
+end. Calling `fit` again with the same arguments goes on where the last checkpoint stands and
+arrives at the same bytes, or returns the finished run; with other arguments it refuses.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+import torch
+import yaml
+
+from clinode import __version__
+from clinode.cohort import Cohort, Forecast, PackedRecords, Preprocessor, Task
+from clinode.errors import (
+    Interrupted,
+    ResourceError,
+    SchemaError,
+)
+from clinode.evaluation import (
+    Baselines,
+    ForecastBaselines,
+    fit_baselines,
+    fit_forecast_baselines,
+)
+from clinode.folder import MANIFEST, check_writable, read_json, write_folder, write_json
+from clinode.sequence import SequenceModel
+from clinode.training.call import describe_call, environment, identity, refuse_other_call
+from clinode.training.checkpoint import (
+    FitState,
+    list_checkpoints,
+    load_latest_checkpoint,
+    save_tensors,
+)
+from clinode.training.config import FitConfig, resolve_device
+from clinode.training.evaluate import Evaluation, evaluate, observed_forecasts
+from clinode.training.histories import read_histories, read_queries
+from clinode.training.interrupt import StopFlag, stopping_gently
+from clinode.training.lock import one_writer
+from clinode.training.loop import Surroundings, TrainingLoop, trainable
+from clinode.training.optimise import keyed_generator, n_steps_per_epoch
+from clinode.training.progress import FitDisplay, FitLog, display
+from clinode.training.run import RUN_FORMAT, Run, load_run, plain, read_call, schema_digest
+
+
+def fit(
+    model: SequenceModel,
+    train: Cohort,
+    tune: Cohort | None = None,
+    *,
+    task: Task,
+    out: Path | str,
+    seed: int = 0,
+    device: str = "auto",
+    config: FitConfig | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train a copy of a model, fit the baselines beside it, and store everything as a run.
+
+    Preprocessing is fitted on `train` only, and blind to its labels. Draws are keyed by the seed,
+    the purpose and the step, so on one machine with one number of threads a seed gives the same
+    bytes, however often the fit was stopped or killed on its way.
+
+    Args:
+        model: A configuration; it is not changed.
+        train: The training part. Records whose outcome is unknown are left out.
+        tune: Selects the epoch with the least loss and stops early. Without it every epoch of the
+            schedule runs and nothing is selected.
+        task: What to predict.
+        out: Folder of the run; must be free, or hold this very run.
+        seed: Of every draw.
+        device: "auto" (CUDA where there is one), "cpu" or "cuda".
+        config: The schedule; None takes what is recommended for the task.
+        progress: Whether to show a bar on a terminal, a line an epoch elsewhere.
+
+    Returns:
+        The run, as `load_run` reads it back. `metrics.json` and `predictions.parquet` describe the
+        tuning part; without one the training part, and say so.
+
+    Raises:
+        ArgumentError: The device is absent, or the task is unknown to the model.
+        OutputError: `out` cannot be written, is being written, or holds something else.
+        SchemaError: A part is empty, shares subjects with the other, lacks the outcome or a class.
+        CheckpointError: The stored run is damaged. (A damaged checkpoint is passed over and told.)
+        SolverError: The loss is not a number.
+        ResourceError: The disk is full or memory ran out.
+        Interrupted: Ctrl-C or SIGTERM came; the same call goes on.
+    """
+    target = resolve_device(device)
+    config = FitConfig.recommended(task) if config is None else config
+    _check_parts(train, tune)
+    fingerprints = {
+        "train": train.fingerprint(),
+        "tune": None if tune is None else tune.fingerprint(),
+    }
+    call = describe_call(model, fingerprints, task, seed, config)
+    out = Path(out).resolve()
+    if _holds(out, call):
+        return load_run(out, device=target.type, model=model)
+    out = check_writable(out)
+    with one_writer(out), stopping_gently() as flag, _memory_in_words():
+        if not _holds(out, call):  # another process may have finished it meanwhile
+            parts = _Parts.read(train, tune, task)
+            job = _Job(model, parts, out, seed, target, config, call, fingerprints, flag)
+            job.carry_out(progress)
+        shutil.rmtree(_unfinished(out), ignore_errors=True)
+    return load_run(out, device=target.type, model=model)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The cohorts of a fit and what is read of them."""
+
+    train: Cohort
+    tune: Cohort | None
+    task: Task
+    schema: Preprocessor
+    records: PackedRecords
+    tune_records: PackedRecords | None
+    positions: np.ndarray  # records that are trained on
+
+    @classmethod
+    def read(cls, train: Cohort, tune: Cohort | None, task: Task) -> "_Parts":
+        schema = Preprocessor.fit(train, task)
+        records = PackedRecords.build(train, schema, task)
+        tune_records = None if tune is None else PackedRecords.build(tune, schema, task)
+        positions = trainable(records)
+        _check_targets("training", train, records)
+        if tune is not None and tune_records is not None:
+            _check_targets("tuning", tune, tune_records)
+        return cls(train, tune, task, schema, records, tune_records, positions)
+
+    @property
+    def reported(self) -> tuple[str, Cohort]:
+        """The part that metrics and predictions describe."""
+        return ("train", self.train) if self.tune is None else ("tune", self.tune)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One call of `fit` that has something to do."""
+
+    model: SequenceModel
+    parts: _Parts
+    out: Path
+    seed: int
+    device: torch.device
+    config: FitConfig
+    call: dict[str, Any]
+    fingerprints: dict[str, Any]
+    flag: StopFlag
+
+    def carry_out(self, progress: bool) -> None:
+        folder = _unfinished(self.out)
+        steps = n_steps_per_epoch(len(self.parts.positions), self.config) * self.config.epochs
+        with display(steps, shown=progress) as shown:
+            call_identity = _open_unfinished(folder, self.call, shown)
+            state = self._latest(folder, call_identity, shown)
+            log = FitLog(folder / "log.jsonl", 0 if state is None else state.step)
+            log.write(
+                "start" if state is None else "resume",
+                0 if state is None else state.step,
+                n_steps=steps,
+                n_records=len(self.parts.positions),
+                n_left_out=len(self.parts.records) - len(self.parts.positions),
+            )
+            surroundings = Surroundings(
+                checkpoints=folder / "checkpoints",
+                identity=call_identity,
+                log=log,
+                display=shown,
+                flag=self.flag,
+            )
+            loop = self._train(state, surroundings)
+            run = self._assemble(loop, shown)
+            self._write(run, loop.state, folder)
+
+    def _latest(self, folder: Path, call_identity: str, shown: FitDisplay) -> FitState | None:
+        state, refused = load_latest_checkpoint(folder / "checkpoints", identity=call_identity)
+        for reason in refused:
+            shown.note(f"passed over a damaged checkpoint: {reason}")
+        if state is not None:
+            shown.note(f"goes on after step {state.step}")
+        elif refused:
+            shown.note("no checkpoint is whole: starts again from the first step")
+        return state
+
+    def _train(self, state: FitState | None, surroundings: Surroundings) -> TrainingLoop:
+        parts = self.parts
+        built = self.model.build(
+            parts.schema, parts.task, keyed_generator(self.seed, "initial weights")
+        )
+        built.prepare(parts.records)
+        loop = TrainingLoop(
+            built.to(self.device),
+            parts.records,
+            positions=parts.positions,
+            tune=parts.tune_records,
+            config=self.config,
+            seed=self.seed,
+            surroundings=surroundings,
+            state=state,
+        )
+        loop.run()
+        return loop
+
+    def _assemble(self, loop: TrainingLoop, shown: FitDisplay) -> Run:
+        parts, log = self.parts, loop.surroundings.log
+        fitted = loop.averaged
+        fitted.load_state_dict(loop.fitted)
+        fitted = fitted.cpu()
+        fitted.finish(parts.records)
+        fitted.eval()
+        self._stop_if_asked()
+        shown.note("fitting the baselines")
+        started = time.monotonic()
+        baselines = _fit_baselines(parts, self.seed)
+        log.write("baselines", loop.state.step, seconds=round(time.monotonic() - started, 3))
+        self._stop_if_asked()
+        return Run(
+            folder=self.out,
+            model=fitted,
+            schema=parts.schema,
+            task=parts.task,
+            config=self.config,
+            seed=self.seed,
+            version=__version__,
+            weights_sha256="",  # known once written; nothing below asks
+            metrics={},
+            baselines=baselines,
+            parts=_split_table(parts),
+        )
+
+    def _stop_if_asked(self) -> None:
+        if self.flag.stop_requested:  # the loop saved at the end of its last epoch
+            raise Interrupted(
+                "stopped on request, between training and the final evaluation",
+                fix="give the same command again: it goes on from there",
+            )
+
+    def _write(self, run: Run, state: FitState, unfinished: Path) -> None:
+        name, cohort = self.parts.reported
+        evaluation = evaluate(run, cohort)
+        metrics = _metrics(name, evaluation, state)
+        predictions = _predictions(run, name, cohort)
+        self._stop_if_asked()
+
+        def write(folder: Path) -> None:
+            text = yaml.safe_dump({**self.call, "environment": environment(self.device)})
+            (folder / "config.yaml").write_text(text, encoding="utf-8")
+            write_json(folder / "schema.json", run.schema.to_dict())
+            write_json(folder / "fingerprint.json", plain(self.fingerprints))
+            run.parts.to_parquet(folder / "split.parquet", index=False)
+            about = {"format": RUN_FORMAT, "schema": schema_digest(run.schema)}
+            save_tensors(folder / "model.safetensors", run.model.state_dict(), about)
+            stored = safetensors.numpy.save(run.baselines.to_arrays())
+            (folder / "baselines.safetensors").write_bytes(stored)
+            write_json(folder / "metrics.json", metrics)
+            predictions.to_parquet(folder / "predictions.parquet", index=False)
+            shutil.copyfile(unfinished / "log.jsonl", folder / "log.jsonl")
+            for last in list_checkpoints(unfinished / "checkpoints")[:1]:
+                shutil.copytree(last, folder / "checkpoints" / last.name)
+
+        write_folder(self.out, write, kind="run")
+
+
+def _unfinished(out: Path) -> Path:
+    return out.with_name(f"{out.name}.unfinished")
+
+
+def _holds(out: Path, call: dict[str, Any]) -> bool:
+    """Whether `out` is the finished run of this very call.
+
+    Raises:
+        OutputError: It is the run of another call.
+    """
+    if not (out / MANIFEST).is_file() or not (out / "config.yaml").is_file():
+        return False
+    refuse_other_call(out.name, read_call(out / "config.yaml"), call)
+    return True
+
+
+def _open_unfinished(folder: Path, call: dict[str, Any], shown: FitDisplay) -> str:
+    """Makes the folder of a fit, or enters that of the same call; returns the call's identity."""
+    if (folder / "call.json").exists():
+        stored = read_json(folder / "call.json")
+        refuse_other_call(folder.name, stored["call"], call)
+        if stored["environment"] != environment(None):
+            shown.note("goes on with another torch or number of threads: last digits may differ")
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    for leftover in (folder / "checkpoints").glob(".*"):  # of a writer that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    write_json(folder / "call.json", {"call": call, "environment": environment(None)})
+    return identity(call)
+
+
+def _check_parts(train: Cohort, tune: Cohort | None) -> None:
+    for name, cohort in (("training", train), ("tuning", tune)):
+        if cohort is not None and len(cohort) == 0:
+            raise SchemaError(f"the {name} part has no subject", fix="check how it was selected")
+    if tune is None:
+        return
+    shared = np.isin(train.subjects, tune.subjects)
+    if shared.any():
+        raise SchemaError(
+            f"{int(shared.sum())} subjects are in the training and in the tuning part",
+            fix="split by subject, for instance with clinode.split",
+        )
+    shared = np.isin(train.groups, tune.groups)
+    if shared.any():
+        raise SchemaError(
+            f"{int(shared.sum())} training subjects belong to a person of the tuning part",
+            fix="split by person, for instance with clinode.split",
+        )
+
+
+def _check_targets(name: str, cohort: Cohort, records: PackedRecords) -> None:
+    """There is something to learn from, and to select by."""
+    task = records.task
+    if isinstance(task, Forecast):
+        if len(read_queries(cohort, records, task).value) == 0:
+            raise SchemaError(
+                f"no record of the {name} part has an observation within {task.horizon:g} h after "
+                "its prediction time",
+                fix="give an earlier prediction time (at=), or a longer horizon",
+            )
+        return
+    outcome = np.empty(0) if records.target is None else records.target[trainable(records), 0]
+    if len(outcome) == 0:
+        raise SchemaError(
+            f"no record of the {name} part has a known {task.outcome!r}",
+            where="outcomes",
+            fix="check that the outcomes table names the same subjects as the observations",
+        )
+    if name == "training" and len(np.unique(outcome)) < 2:
+        raise SchemaError(
+            f"all {len(outcome)} known values of {task.outcome!r} in the training part are "
+            f"{outcome[0]:g}: one class cannot be told from another",
+            where="outcomes",
+            fix="check the outcome column, or train on more subjects",
+        )
+
+
+def _fit_baselines(parts: _Parts, seed: int) -> Baselines | ForecastBaselines:
+    records, schema = parts.records, parts.schema
+    if isinstance(parts.task, Forecast):
+        histories = read_histories(parts.train, records, standardised=True)
+        queries = read_queries(parts.train, records, parts.task)
+        return fit_forecast_baselines(histories, queries.record, queries.variable, queries.value)
+    outcome = np.empty(0) if records.target is None else records.target[:, 0]
+    return fit_baselines(
+        read_histories(parts.train, records),
+        outcome,
+        log=np.array([transform == "log" for transform in schema.transform], dtype=bool),
+        subjects=records.subject_index,
+        seed=seed,
+    )
+
+
+def _split_table(parts: _Parts) -> pd.DataFrame:
+    named = [("train", parts.train), ("tune", parts.tune)]
+    return pd.concat(
+        [
+            pd.DataFrame({"subject_id": cohort.subjects, "split": name})
+            for name, cohort in named
+            if cohort is not None
+        ],
+        ignore_index=True,
+    )
+
+
+def _metrics(name: str, evaluation: Evaluation, state: FitState) -> dict[str, Any]:
+    return {
+        "part": name,
+        "is_apparent": name == "train",  # measured on what the model was trained on: flattering
+        "steps": state.step,
+        "epochs": state.epochs_done,
+        "best_epoch": state.best_epoch,
+        "curve": state.curve,
+        "evaluation": evaluation.to_dict(),
+    }
+
+
+def _predictions(run: Run, name: str, cohort: Cohort) -> pd.DataFrame:
+    """What the run says of the reported part beside what was observed."""
+    if isinstance(run.task, Forecast):
+        table = observed_forecasts(run, cohort)
+        table.insert(2, "split", name)
+        return table
+    table = run.predict(cohort)
+    target = run.records(cohort, with_targets=True).target
+    table.insert(2, "split", name)
+    table.insert(3, "outcome", np.nan if target is None else target[:, 0])
+    return table
+
+
+@contextmanager
+def _memory_in_words() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ResourceError(
+            "memory ran out during the fit",
+            fix="lower batch_size, or choose a smaller model",
+            lost="nothing: the last checkpoint stands",
+        ) from error

@@ -1,0 +1,276 @@
+"""The loop of a fit: step, evaluate, save, stop.
+
+Between two steps the state is complete, and every decision is a function of it; that is all that
+resuming needs. What a step draws is keyed by the seed and the step.
+"""
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.utils import clip_grad_norm_
+
+from clinode.cohort import Classify, IrregularBatch, PackedRecords
+from clinode.errors import Interrupted, SolverError
+from clinode.sequence import Readout, SequenceModel, in_batches
+from clinode.training.checkpoint import (
+    FitState,
+    optimizer_moments,
+    restore_moments,
+    save_checkpoint,
+)
+from clinode.training.config import FitConfig
+from clinode.training.interrupt import StopFlag
+from clinode.training.optimise import (
+    epoch_batches,
+    isolated_randomness,
+    keyed_generator,
+    keyed_seed,
+    learning_rate,
+    make_optimizer,
+    n_steps_per_epoch,
+    update_average,
+)
+from clinode.training.progress import FitDisplay, FitLog
+
+LOG_STEPS = 50  # besides a line an epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Where a loop leaves its traces, and who may stop it."""
+
+    checkpoints: Path
+    identity: str
+    log: FitLog
+    display: FitDisplay
+    flag: StopFlag
+
+
+class TrainingLoop:
+    """Trains a built model on one device until its schedule, or its patience, is over.
+
+    Args:
+        model: Built and prepared, on its device; trained in place.
+        records: The training part.
+        positions: Which of its records are trained on.
+        tune: Records on which the epoch is selected, or None.
+        config: The schedule.
+        seed: Keys every draw.
+        surroundings: For the log, the display, the checkpoints and the signals.
+        state: Of a checkpoint, or None to begin.
+    """
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        records: PackedRecords,
+        *,
+        positions: np.ndarray,
+        tune: PackedRecords | None,
+        config: FitConfig,
+        seed: int,
+        surroundings: Surroundings,
+        state: FitState | None = None,
+    ):
+        self.model = model
+        self.averaged = copy.deepcopy(model)
+        self.optimizer = make_optimizer(model, config)
+        self.records, self.positions, self.tune = records, positions, tune
+        self.config, self.seed = config, seed
+        self.device = next(model.parameters()).device
+        self.surroundings = surroundings
+        self.steps_per_epoch = n_steps_per_epoch(len(positions), config)
+        self.n_steps = config.epochs * self.steps_per_epoch
+        self._epoch_batches: tuple[int, list[np.ndarray]] = (-1, [])
+        self._started = self._saved_at = time.monotonic()
+        self.state = FitState(weights={}, average={}, best={}, moments={})
+        if state is not None:
+            self._restore(state)
+
+    def run(self) -> None:
+        """Goes on until the end.
+
+        Raises:
+            Interrupted: Somebody asked to stop; the state was saved before.
+            SolverError: The loss or its gradient is not a number.
+        """
+        while not self.is_finished:
+            if self.surroundings.flag.stop_requested:
+                self.save()
+                raise Interrupted(
+                    f"stopped on request after step {self.state.step} of {self.n_steps}",
+                    fix="give the same command again: it goes on from there",
+                )
+            if self.state.step == self.steps_per_epoch * (self.state.epochs_done + 1):
+                self._close_epoch()
+            else:
+                self._step()
+                if time.monotonic() - self._saved_at >= self.config.checkpoint_seconds:
+                    self.save()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every epoch is done, or patience has run out."""
+        state = self.state
+        waited = 0 if state.best_epoch is None else state.epochs_done - state.best_epoch
+        return state.epochs_done >= self.config.epochs or waited >= self.config.patience_epochs
+
+    @property
+    def fitted(self) -> dict[str, Tensor]:
+        """Averaged weights that the fit arrives at: the best ones, without `tune` the last ones."""
+        return self.state.best or self.averaged.state_dict()
+
+    def save(self) -> None:
+        """Writes a checkpoint of the state as it is."""
+        state, surroundings = self.state, self.surroundings
+        state.weights, state.average = self.model.state_dict(), self.averaged.state_dict()
+        state.moments = optimizer_moments(self.model, self.optimizer)
+        save_checkpoint(surroundings.checkpoints, state, identity=surroundings.identity)
+        self._saved_at = time.monotonic()
+
+    def _restore(self, state: FitState) -> None:
+        self.model.load_state_dict(state.weights)
+        self.averaged.load_state_dict(state.average)
+        restore_moments(self.model, self.optimizer, state.moments)
+        state.best = {name: value.to(self.device) for name, value in state.best.items()}
+        self.state = state
+
+    def _step(self) -> None:
+        state, config, step = self.state, self.config, self.state.step
+        batch = self._batch(step)
+        rate = learning_rate(step, self.n_steps, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with isolated_randomness(keyed_seed(self.seed, "global", step), self.device):
+            generator = keyed_generator(self.seed, "loss", step, device=self.device)
+            loss = self.model.loss(batch, generator)
+        loss.backward()
+        norm = clip_grad_norm_(self.model.parameters(), config.gradient_norm)
+        self._refuse_not_finite(float(loss.detach()), float(norm), len(batch))
+        self.optimizer.step()
+        update_average(self.averaged.state_dict(), self.model, step, config.average_decay)
+        state.step += 1
+        state.loss_sum += float(loss.detach())
+        state.norm_sum += float(norm)
+        self.surroundings.display.step(state.step, float(loss.detach()))
+        if state.step % LOG_STEPS == 0:
+            self.surroundings.log.write(
+                "steps",
+                state.step,
+                epoch=step // self.steps_per_epoch + 1,
+                loss=float(loss.detach()),
+                learning_rate=rate,
+                gradient_norm=float(norm),
+                seconds=self._seconds(),
+            )
+
+    def _batch(self, step: int) -> IrregularBatch:
+        epoch, within = divmod(step, self.steps_per_epoch)
+        if self._epoch_batches[0] != epoch:
+            lengths = self.records.lengths[self.positions]
+            batches = epoch_batches(lengths, self.config, seed=self.seed, epoch=epoch)
+            self._epoch_batches = (epoch, batches)
+        chosen = self.positions[self._epoch_batches[1][within]]
+        return self.records.batch(chosen, device=self.device)
+
+    def _refuse_not_finite(self, loss: float, norm: float, n_records: int) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        what = "its gradient" if math.isfinite(loss) else "it"
+        raise SolverError(
+            f"training loss: {what} is not a number at step {self.state.step + 1} of "
+            f"{self.n_steps} (a batch of {n_records} records)",
+            where="fit",
+            fix="lower learning_rate, or look for extreme values with `clinode check`",
+            lost="nothing: the last checkpoint stands",
+        )
+
+    def _close_epoch(self) -> None:
+        state, epoch = self.state, self.state.epochs_done + 1
+        tune_loss = self._tune_loss() if self.tune is not None else None
+        if self.tune is not None and tune_loss is None:
+            return  # a signal came meanwhile; the epoch is evaluated after resuming
+        train_loss = state.loss_sum / self.steps_per_epoch
+        norm = state.norm_sum / self.steps_per_epoch
+        if tune_loss is not None and (state.best_loss is None or tune_loss < state.best_loss):
+            state.best_loss, state.best_epoch = tune_loss, epoch
+            state.best = {k: v.clone() for k, v in self.averaged.state_dict().items()}
+        state.curve.append({"epoch": epoch, "train_loss": train_loss, "tune_loss": tune_loss})
+        state.epochs_done, state.loss_sum, state.norm_sum = epoch, 0.0, 0.0
+        self.surroundings.log.write(
+            "epoch",
+            state.step,
+            epoch=epoch,
+            loss=train_loss,
+            tune_loss=tune_loss,
+            best_epoch=state.best_epoch,
+            learning_rate=learning_rate(state.step - 1, self.n_steps, self.config),
+            gradient_norm=norm,
+            seconds=self._seconds(),
+        )
+        told = "" if tune_loss is None else f", tune {tune_loss:.4f}"
+        self.surroundings.display.epoch(epoch, f"loss {train_loss:.4f}{told}")
+        self.save()
+
+    def _tune_loss(self) -> float | None:
+        """Mean loss of the averaged weights over the tuning targets, or None if asked to stop.
+
+        Of the prediction alone (cross entropy, or squared error on the standardised scale): the
+        towers and auxiliary outcomes of the training loss are not what is selected for.
+        """
+        total, count = 0.0, 0
+        if self.tune is None:
+            return None
+        with torch.no_grad():
+            for batch in in_batches(self.tune):
+                if self.surroundings.flag.stop_requested:
+                    return None
+                batch = batch.to(self.device)
+                own_total, own_count = prediction_loss(self.averaged(batch), batch)
+                total, count = total + own_total, count + own_count
+        loss = total / count if count else math.nan
+        if not math.isfinite(loss):
+            raise SolverError(
+                f"tuning loss: it is not a number after step {self.state.step} of {self.n_steps}",
+                where="fit",
+                fix="lower learning_rate; then fit anew",
+                lost="nothing: the last checkpoint stands",
+            )
+        return loss
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._started, 3)
+
+
+def prediction_loss(readout: Readout, batch: IrregularBatch) -> tuple[float, int]:
+    """Sum over the known targets of a batch, and their number.
+
+    Cross entropy of the outcome (auxiliary ones are left out), or squared error of a forecast.
+    """
+    if batch.target is None or batch.target_mask is None:
+        return 0.0, 0
+    if batch.target.ndim == 2:
+        known, target = batch.target_mask[:, 0], batch.target[:, 0].double()
+        losses = binary_cross_entropy_with_logits(
+            readout.value[:, 0].double(), target, reduction="none"
+        )
+    else:
+        known, target = batch.target_mask, batch.target.double()
+        losses = (readout.value.double() - target).square()
+    return float(losses[known].sum()), int(known.sum())
+
+
+def trainable(records: PackedRecords) -> np.ndarray:
+    """Positions of the records with a known outcome; of a forecast, all of them."""
+    if isinstance(records.task, Classify) and records.target is not None:
+        return np.flatnonzero(~np.isnan(records.target[:, 0]))
+    return np.arange(len(records))

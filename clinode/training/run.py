@@ -1,0 +1,310 @@
+"""A fitted model with everything it needs to answer: the run, a folder that is whole or not there.
+
+`fit` writes it, `load_run` reads it. Its files are text, Parquet and safetensors; nothing in it can
+execute. It is refused when a file was altered, when its weights belong to another schema, and when
+a weight is missing or one too many.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from scipy.special import expit
+from torch import Tensor
+
+from clinode.cohort import (
+    Classify,
+    Cohort,
+    Forecast,
+    PackedRecords,
+    Preprocessor,
+    Task,
+    task_from_dict,
+)
+from clinode.errors import ArgumentError, CheckpointError
+from clinode.evaluation import Baselines, ForecastBaselines
+from clinode.folder import read_json, verify_folder
+from clinode.sequence import Readout, SequenceModel, in_batches, model_from_config
+from clinode.training.checkpoint import load_tensors
+from clinode.training.config import FitConfig, resolve_device
+from clinode.training.optimise import keyed_generator
+
+RUN_FORMAT = 1
+INTERVAL_LEVEL = 0.9
+N_FORECAST_TIMES = 12
+_NORMAL_QUANTILE = 1.6448536269514722  # of 95 %: both bounds of a 90 % interval
+_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Run:
+    """A fitted model, the schema of its training part, and what was measured of it.
+
+    Args:
+        folder: Where it is stored.
+        model: Built, fitted, never changed by asking it.
+        schema: How values are standardised; fitted on the training part.
+        task: What is predicted.
+        config: How it was fitted.
+        seed: Of the fit.
+        version: Of the clinode that wrote it.
+        weights_sha256: Of `model.safetensors`.
+        metrics: `metrics.json`.
+        baselines: The trivial models that stand beside it.
+        parts: subject_id and split ("train", "tune") of each subject that took part in the fit.
+    """
+
+    folder: Path
+    model: SequenceModel
+    schema: Preprocessor
+    task: Task
+    config: FitConfig
+    seed: int
+    version: str
+    weights_sha256: str
+    metrics: Mapping[str, Any] = field(repr=False)
+    baselines: Baselines | ForecastBaselines = field(repr=False)
+    parts: pd.DataFrame = field(repr=False)
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights that were trained."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.model.parameters()).device
+
+    def records(self, cohort: Cohort, *, with_targets: bool = False) -> PackedRecords:
+        """The cohort as the model reads it; outcomes, and what came after, only on request.
+
+        Raises:
+            SchemaError: The cohort has a variable that the training part did not have.
+        """
+        return PackedRecords.build(cohort, self.schema, self.task, with_targets=with_targets)
+
+    def predict(
+        self, cohort: Cohort, *, hours_after: Sequence[float] | None = None
+    ) -> pd.DataFrame:
+        """What the model says of each subject at each prediction time.
+
+        A record without any observation has a prediction too.
+
+        Args:
+            cohort: Its variables must be known to the run; those it lacks count as never measured.
+            hours_after: Of forecasts only: at which hours after each prediction time; by default in
+                12 equal steps to the horizon.
+
+        Returns:
+            Of a classification: subject_id, prediction_time (h), logit, probability. Of a forecast:
+            subject_id, prediction_time, time (h), variable, value, low and high (90 % interval), in
+            original units.
+
+        Raises:
+            SchemaError: The cohort has a variable that the training part did not have.
+            ArgumentError: `hours_after` for a classification, or an hour that is not positive.
+        """
+        records = self.records(cohort)
+        if isinstance(self.task, Classify):
+            if hours_after is not None:
+                raise ArgumentError("hours_after belongs to forecasts, and this run classifies")
+            return self._risks(records)
+        return self._forecasts(records, _forecast_hours(self.task, hours_after))
+
+    def logits(self, records: PackedRecords) -> np.ndarray:
+        """Log odds of the outcome of each record, (record,) float64."""
+        logits = np.empty(len(records))
+        with torch.no_grad():
+            for batch in in_batches(records, _BATCH):
+                readout = self.model(batch.to(self.device))
+                logits[batch.subject.numpy()] = readout.value[:, 0].double().cpu().numpy()
+        return logits
+
+    def _risks(self, records: PackedRecords) -> pd.DataFrame:
+        logit = self.logits(records)
+        return records.instances.assign(logit=logit, probability=expit(logit))
+
+    def _forecasts(self, records: PackedRecords, hours: np.ndarray) -> pd.DataFrame:
+        shape = (len(records), len(hours), len(self.schema.variables))
+        mean, spread = np.empty(shape), np.empty(shape)
+        with torch.no_grad():
+            for start in range(0, len(records), _BATCH):
+                rows = np.arange(start, min(start + _BATCH, len(records)))
+                batch = records.batch(rows, device=self.device, query_after=hours)
+                own_mean, own_spread = mean_and_spread(self.model(batch))
+                rows = batch.subject.cpu().numpy()
+                mean[rows], spread[rows] = own_mean.cpu().numpy(), own_spread.cpu().numpy()
+        record, hour, variable = (part.ravel() for part in np.indices(shape))
+        mean, spread = mean.ravel(), spread.ravel()
+        instances = records.instances.iloc[record].reset_index(drop=True)
+        return instances.assign(
+            time=instances["prediction_time"] + hours[hour],
+            variable=pd.Categorical.from_codes(variable, list(self.schema.variables)),
+            **self.intervals(variable, mean, spread),
+        )
+
+    def intervals(
+        self, variable: np.ndarray, mean: np.ndarray, spread: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Mean and 90 % interval in original units of forecasts on the standardised scale."""
+        bounds = {
+            "value": mean,
+            "low": mean - _NORMAL_QUANTILE * spread,
+            "high": mean + _NORMAL_QUANTILE * spread,
+        }
+        return {name: self.schema.restore(variable, bound) for name, bound in bounds.items()}
+
+
+def mean_and_spread(readout: Readout) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a forecast on the standardised scale, float64."""
+    if readout.log_variance is None:
+        raise ArgumentError("the model forecasts without an interval (its readout has no variance)")
+    return readout.value.double(), torch.exp(0.5 * readout.log_variance.double())
+
+
+def _forecast_hours(task: Forecast, hours_after: Sequence[float] | None) -> np.ndarray:
+    if hours_after is None:
+        return task.horizon * np.arange(1, N_FORECAST_TIMES + 1) / N_FORECAST_TIMES
+    hours = np.asarray(hours_after, dtype=np.float64)
+    if hours.ndim != 1 or len(hours) == 0 or not (np.isfinite(hours) & (hours > 0)).all():
+        raise ArgumentError("hours_after must be a list of positive hours")
+    return hours
+
+
+def load_run(folder: Path | str, *, device: str = "cpu", model: SequenceModel | None = None) -> Run:
+    """The run that `fit` wrote, after its manifest was verified.
+
+    Args:
+        folder: The run.
+        device: "auto", "cpu" or "cuda"; runs themselves belong to no device.
+        model: A configured model of the run's family, only for families outside of clinode.
+
+    Raises:
+        CheckpointError: A file is missing, truncated or altered; the format is another one; weights
+            are missing, unknown, of another shape or not finite, or belong to another schema.
+        ArgumentError: The device is unknown or absent.
+    """
+    folder = Path(folder)
+    target = resolve_device(device)
+    manifest = verify_folder(folder, "run")
+    call = read_call(folder / "config.yaml")
+    schema = Preprocessor.from_dict(read_json(folder / "schema.json"))
+    task = task_from_dict(call["task"])
+    built = _build(call["model"], model, schema, task)
+    _load_weights(built, folder / "model.safetensors", schema)
+    return Run(
+        folder=folder,
+        model=built.to(target),
+        schema=schema,
+        task=task,
+        config=FitConfig.from_dict(call["fit"]),
+        seed=call["seed"],
+        version=manifest["clinode"],
+        weights_sha256=manifest["files"]["model.safetensors"]["sha256"],
+        metrics=read_json(folder / "metrics.json"),
+        baselines=_load_baselines(folder / "baselines.safetensors", task),
+        parts=pd.read_parquet(folder / "split.parquet"),
+    )
+
+
+def read_call(path: Path) -> dict[str, Any]:
+    """`config.yaml` of a run: the call that made it.
+
+    Raises:
+        CheckpointError: It is not of this format.
+    """
+    call = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found = call.get("format") if isinstance(call, dict) else None
+    if found != RUN_FORMAT:
+        raise CheckpointError(
+            f"run format {found}, and this clinode reads format {RUN_FORMAT}",
+            where=f"{path.parent.name}/{path.name}",
+            fix="load it with the version of clinode that wrote it",
+        )
+    return call
+
+
+def schema_digest(schema: Preprocessor) -> str:
+    """SHA-256 of a schema: weights and checkpoints are tied to it."""
+    text = json.dumps(schema.to_dict(), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _build(
+    stored: dict[str, Any], given: SequenceModel | None, schema: Preprocessor, task: Task
+) -> SequenceModel:
+    if given is None:
+        configured = model_from_config(stored)
+    elif plain(given.config()) == stored:
+        configured = given
+    else:
+        raise CheckpointError(
+            f"the run holds a model of another configuration than the {type(given).__name__} given",
+            where="config.yaml",
+        )
+    return configured.build(schema, task, keyed_generator(0, "load"))
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON gives it back: tuples become lists."""
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+def _load_weights(model: SequenceModel, path: Path, schema: Preprocessor) -> None:
+    where = f"{path.parent.name}/{path.name}"
+    about = _header(path)
+    if about.get("schema") != schema_digest(schema):
+        raise CheckpointError(
+            "the weights were trained with another schema than the one beside them",
+            where=where,
+            fix="put the run's own files back together",
+        )
+    weights, expected = load_tensors(path), model.state_dict()
+    missing, unknown = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
+    if missing or unknown:
+        parts = [
+            f"{word} {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+            for word, names in (("missing:", missing), ("unknown:", unknown))
+            if names
+        ]
+        raise CheckpointError(
+            f"the weights are not those of this model ({'; '.join(parts)})", where=where
+        )
+    for name, value in weights.items():
+        if value.shape != expected[name].shape or value.dtype != expected[name].dtype:
+            raise CheckpointError(
+                f"weight {name}: expected {tuple(expected[name].shape)} {expected[name].dtype}, "
+                f"found {tuple(value.shape)} {value.dtype}",
+                where=where,
+            )
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"weight {name} holds numbers that are not finite", where=where)
+    model.load_state_dict(weights)
+    model.eval()
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="np") as file:
+            about = json.loads((file.metadata() or {}).get("clinode", "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"the file does not hold tensors ({error})", where=path.name
+        ) from None
+    return about
+
+
+def _load_baselines(path: Path, task: Task) -> Baselines | ForecastBaselines:
+    arrays = safetensors.numpy.load(path.read_bytes())
+    family = Baselines if isinstance(task, Classify) else ForecastBaselines
+    return family.from_arrays(arrays)

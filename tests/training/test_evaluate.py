@@ -1,0 +1,176 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from clinode.cohort import Cohort
+from clinode.errors import SchemaError
+from clinode.sequence import in_batches
+from clinode.training import evaluate
+from clinode.training.evaluate import _hide_small, forecast_queries, observed_forecasts
+
+
+@pytest.fixture(scope="module")
+def evaluation(fitted, held_out):
+    return evaluate(fitted, held_out)
+
+
+def test_the_dictionary_has_the_names_of_the_contract_and_is_json(evaluation):
+    told = evaluation.to_dict()
+    json.dumps(told, allow_nan=False)
+    metrics = ("auroc", "auprc", "brier", "ece", "calibration_slope", "calibration_intercept")
+    for metric in metrics:
+        assert told[metric]["low"] <= told[metric]["value"] <= told[metric]["high"]
+    for name in ("prevalence", "logistic_regression", "gradient_boosting"):
+        assert {*metrics} <= {*told["baselines"][name]}
+        assert {"value", "low", "high"} <= {*told["difference"][name]["auroc"]}
+    assert told["n_subjects"] == 200
+
+
+def test_the_metrics_are_those_of_scikit_learn_on_the_predictions(evaluation, fitted, held_out):
+    outcome = held_out.outcomes["died"].to_numpy()
+    probability = fitted.predict(held_out)["probability"].to_numpy()
+    told = evaluation.to_dict()
+    assert told["auroc"]["value"] == pytest.approx(roc_auc_score(outcome, probability))
+    assert told["auprc"]["value"] == pytest.approx(average_precision_score(outcome, probability))
+    assert told["brier"]["value"] == pytest.approx(brier_score_loss(outcome, probability))
+
+
+def test_the_baselines_read_what_the_model_may_read(fitted, make_tables):
+    tables = make_tables(80, seed=12, first_id=300)
+    late = tables["observations"].assign(time=lambda t: t["time"] + 48.001, value=77.0)
+    longer = {**tables, "observations": pd.concat([tables["observations"], late])}
+    told = [evaluate(fitted, Cohort.from_tables(**t)).to_dict() for t in (tables, longer)]
+    assert told[0]["baselines"] == told[1]["baselines"]
+
+
+def test_the_bars_beside_a_model_find_what_was_planted(evaluation):
+    told = evaluation.to_dict()["baselines"]
+    assert told["prevalence"]["auroc"]["value"] == 0.5
+    assert told["logistic_regression"]["auroc"]["value"] > 0.75
+    assert told["gradient_boosting"]["auroc"]["value"] > 0.75
+
+
+def test_without_positives_a_metric_says_so(fitted, make_tables):
+    tables = make_tables(40, seed=3, first_id=900)
+    tables["outcomes"]["died"] = 0.0
+    told = evaluate(fitted, Cohort.from_tables(**tables)).to_dict()
+    assert told["auroc"]["value"] is None
+    assert told["auroc"]["verdict"] == "undefined: no positives"
+    assert told["brier"]["value"] is not None
+
+
+def test_a_cohort_without_the_outcome_cannot_be_evaluated(fitted, make_tables):
+    tables = make_tables(40, seed=3)
+    del tables["outcomes"]
+    with pytest.raises(SchemaError, match="'died'"):
+        evaluate(fitted, Cohort.from_tables(**tables))
+
+
+def test_subjects_that_were_trained_on_are_counted(fitted, train, evaluation):
+    assert evaluation.n_trained_on == 0
+    assert evaluate(fitted, train, n_resamples=20).n_trained_on == len(train)
+
+
+def test_subgroups_are_those_of_sex_and_age(evaluation):
+    groups = {row["group"]: row for row in evaluation.to_dict()["subgroups"]}
+    ages = [name for name in groups if "65" in name]
+    assert len(ages) == 2
+    assert sum(groups[name]["n"] for name in ages) == 200
+    sexes = [name for name in groups if name not in ages]
+    assert len(sexes) == 2
+    assert all(groups[name]["auroc"]["value"] > 0.5 for name in groups)
+
+
+def row(n, events):
+    metrics = dict.fromkeys(("auroc", "auprc", "brier", "ece"), 0.5)
+    return {"group": f"{n}", "n": n, "n_events": events, **metrics}
+
+
+@pytest.mark.parametrize(
+    ("counts", "shown_n", "shown_events"),
+    [
+        ([(100, 30), (80, 20)], [100, 80], [30, 20]),
+        ([(100, 30), (10, 4)], [None, None], [None, None]),  # one alone follows from the total
+        ([(100, 30), (80, 20), (10, 4)], [100, None, None], [30, None, None]),
+        ([(100, 30), (80, 5)], [100, 80], [None, None]),
+        ([(100, 30), (80, 75)], [100, 80], [None, None]),  # five without the event
+        ([(100, 30), (8, 2), (9, 3)], [100, None, None], [30, None, None]),
+    ],
+)
+def test_small_cells_are_neither_shown_nor_derivable(counts, shown_n, shown_events):
+    hidden = _hide_small([row(*count) for count in counts])
+    assert [entry["n"] for entry in hidden] == shown_n
+    assert [entry["n_events"] for entry in hidden] == shown_events
+    for entry in hidden:
+        assert (entry["auroc"] is None) == (entry["n_events"] is None)
+
+
+def test_the_error_of_the_decoder_is_the_mean_square_over_measured_values(fitted, held_out):
+    told = evaluate(fitted, held_out, n_resamples=50).to_dict()["next_observation"]
+    error, carried, count = 0.0, 0.0, 0
+    with torch.no_grad():
+        for batch in in_batches(fitted.records(held_out), 17):
+            expected = fitted.model(batch).next_observation
+            error += float((expected - batch.value)[batch.mask].double().square().sum())
+            carried += float((batch.carried - batch.value)[batch.mask].double().square().sum())
+            count += int(batch.mask.sum())
+    assert told["model"]["value"] == pytest.approx(error / count, rel=1e-5)
+    assert told["carried_forward"]["value"] == pytest.approx(carried / count, rel=1e-5)
+    assert told["model"]["low"] < told["model"]["value"] < told["model"]["high"]
+
+
+def test_a_forecast_is_measured_on_every_later_observation_within_the_horizon(forecaster, held_out):
+    told = evaluate(forecaster, held_out, n_resamples=50).to_dict()
+    observations = held_out.observations
+    n_later = int(((observations["time"] > 24.0) & (observations["time"] <= 48.0)).sum())
+    assert told["n_queries"] == n_later
+    assert {"mse", "mae", "coverage", "mse_by_variable"} <= {*told}
+    for name in ("last_value", "patient_mean", "ridge"):
+        assert told["baselines"][name]["mse"]["value"] > 0
+        assert told["difference"][name]["mse"]["low"] <= told["difference"][name]["mse"]["high"]
+    assert {*told["variables"]} == {*forecaster.schema.variables}
+
+
+def test_forecast_errors_are_those_of_the_stored_table(forecaster, held_out):
+    told = evaluate(forecaster, held_out, n_resamples=20).to_dict()
+    queries = forecast_queries(forecaster, forecaster.records(held_out, with_targets=True))
+    error = queries["mean"] - queries["target"]
+    assert told["mse"]["value"] == pytest.approx((error**2).mean())
+    by_variable = (error**2).groupby(queries["variable"]).mean().mean()
+    assert told["mse_by_variable"]["value"] == pytest.approx(by_variable)
+    inside = (error.abs() <= 1.6448536 * queries["spread"]).mean()
+    assert told["coverage"]["value"] == pytest.approx(inside, abs=1e-6)
+
+
+def test_observed_forecasts_stand_in_original_units_beside_what_was_measured(forecaster, held_out):
+    table = observed_forecasts(forecaster, held_out)
+    measured = held_out.observations.rename(columns={"value": "measured"})
+    measured["variable"] = measured["variable"].astype(str)
+    table["variable"] = table["variable"].astype(str)
+    joined = table.merge(measured, on=["subject_id", "time", "variable"])
+    assert len(joined) == len(table)
+    apart = (joined["observed"] - joined["measured"]).abs()
+    # clipping to the training range cuts the most extreme values
+    assert (apart < 1e-3 * joined["measured"].abs()).mean() > 0.98
+
+
+def test_intervals_widen_where_subjects_share_a_group(fitted, make_tables):
+    tables = make_tables(100, seed=5, first_id=400)
+    repeated = []
+    for copy in range(4):  # four identical stays a person: no more information than one
+        repeated.append(
+            {k: t.assign(subject_id=t["subject_id"] + 1000 * copy) for k, t in tables.items()}
+        )
+    merged = {k: pd.concat([part[k] for part in repeated]) for k in tables}
+    cohort = Cohort.from_tables(**merged)
+    alone = evaluate(fitted, cohort).to_dict()["auroc"]
+    cohort.groups  # noqa: B018  # computed once and kept; replaced below
+    cohort.__dict__["groups"] = np.asarray(cohort.subjects) % 1000
+    grouped = evaluate(fitted, cohort).to_dict()["auroc"]
+    assert grouped["value"] == alone["value"]
+    ratio = (grouped["high"] - grouped["low"]) / (alone["high"] - alone["low"])
+    assert ratio == pytest.approx(2.0, rel=0.2)
