@@ -1,0 +1,293 @@
+"""Simulate any `System`: states and outputs at asked times, under an input over time."""
+
+import functools
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clinode.errors import ArgumentError, SolverError
+from clinode.system import Quantity, System, Values, as_signal, flat_names
+
+from .solvers import (
+    FIXED_STEP,
+    Limits,
+    Problem,
+    Solution,
+    Status,
+    iterate,
+    one_by_one,
+    select,
+    solve_dopri5,
+    solve_fixed,
+)
+
+METHODS = ("dopri5", *FIXED_STEP)
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """What a system did.
+
+    Attributes:
+        times: (time,), or (*batch, time) where each trajectory has its own.
+        states: (*batch, time, state). At the time of an impulse: just before it.
+        outputs: (*batch, time, output).
+        events: One row an event: trajectory, time, name. No system has events yet.
+        status: (*batch): "ok", or why the solution ended ("not finite", "step underflow", "step
+            budget", "wall time"). States and outputs after that are NaN.
+        reached: (*batch), the last time with a known state.
+        n_evaluations: (*batch), evaluations of the vector field.
+        time_unit: Unit of the times.
+        state_quantities: What stands on the last axis of the states.
+        output_quantities: What stands on the last axis of the outputs.
+    """
+
+    times: Float[Tensor, "*times time"]
+    states: Float[Tensor, "*batch time state"]
+    outputs: Float[Tensor, "*batch time output"]
+    events: pd.DataFrame
+    status: np.ndarray
+    reached: np.ndarray
+    n_evaluations: np.ndarray
+    time_unit: str
+    state_quantities: tuple[Quantity, ...]
+    output_quantities: tuple[Quantity, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a trajectory and time; columns carry their unit: `time (h)`, `MAP (mmHg)`.
+
+        States first, then the outputs that do not repeat a state. Batches have a leading column
+        `trajectory`, numbered from 0 (over several batch axes: in C order).
+        """
+        batch, n_times = self.states.shape[:-2], self.states.shape[-2]
+        times = self.times.detach().expand(*batch, n_times)
+        columns: dict[str, np.ndarray] = {}
+        if batch:
+            columns["trajectory"] = np.repeat(np.arange(math.prod(batch)), n_times)
+        columns[f"time ({self.time_unit})"] = times.reshape(-1).cpu().numpy()
+        for quantities, values in (
+            (self.state_quantities, self.states),
+            (self.output_quantities, self.outputs),
+        ):
+            flat = values.detach().reshape(-1, values.shape[-1]).cpu().numpy()
+            for name, column in zip(_labels(quantities), flat.T, strict=True):
+                columns.setdefault(name, column)
+        return pd.DataFrame(columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and words, for JSON; NaN where a trajectory was not solved."""
+        return {
+            "time_unit": self.time_unit,
+            "times": self.times.tolist(),
+            "state_names": list(flat_names(self.state_quantities)),
+            "states": self.states.tolist(),
+            "output_names": list(flat_names(self.output_quantities)),
+            "outputs": self.outputs.tolist(),
+            "events": self.events.to_dict(orient="list"),
+            "status": self.status.tolist(),
+            "reached": self.reached.tolist(),
+            "n_evaluations": self.n_evaluations.tolist(),
+        }
+
+
+def simulate(
+    system: System,
+    x0: Values,
+    times: Values,
+    u: Any = 0.0,
+    method: str = "dopri5",
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    generator: torch.Generator | None = None,
+    *,
+    step: float | None = None,
+    max_steps: int = 100_000,
+    wall_time_seconds: float = math.inf,
+    keep_failed: bool = False,
+) -> Trajectory:
+    """Solve dx/dt = f(t, x, u(t)) from x0 at times[0], and read out the system.
+
+    Batch axes lead, and broadcast between `x0`, `times`, the input and the system's constants. Each
+    trajectory has its own output times, steps and status, and is the same in any batch. No step
+    jumps over a breakpoint of the input, so a pulse shorter than a step acts in full. An impulse
+    moves the state by B dose, B = df/du, at its time: it acts in [times[0], times[-1]), and an
+    output at its very time shows the state just before it. Pieces simulated one after the other
+    therefore give what one simulation gives. Gradients flow to x0, the constants and the input.
+
+    Args:
+        system: A flow, or a map (a system with a `step`), which is iterated whatever the method.
+        x0: (*batch, n_states).
+        times: (time,) or (*batch, time), increasing, in the system's time unit. Of a map: whole
+            numbers of its step.
+        u: A number for all inputs, a tensor (*batch, n_inputs) of constants, a `Signal`, or a
+            function of time that states its `breaks`.
+        method: "dopri5": adaptive, one trajectory at a time (torchdiffeq). "rk4" (order 4) and
+            "midpoint" (order 2): fixed step, all trajectories at once, error not controlled.
+        rtol: Relative tolerance of a step of the adaptive method.
+        atol: Absolute tolerance of a step of the adaptive method, in the states' units.
+        generator: For systems with noise; none of the present ones draws from it.
+        step: Largest step of a fixed-step method, in time units; required there, refused elsewhere.
+        max_steps: Steps after which an adaptive solution of one trajectory is given up.
+        wall_time_seconds: Time after which what is not solved is given up.
+        keep_failed: Return a trajectory that failed, NaN after its end, instead of raising.
+
+    Raises:
+        ArgumentError: Shapes that do not fit, times that do not increase, a missing or unneeded
+            step, an impulse on an input that enters nonlinearly.
+        SolverError: A trajectory failed; the error names it, when, and what to try.
+
+    Example:
+        >>> from clinode.system import LinearSystem
+        >>> decay = LinearSystem(A=[[-1.0]], B=[[1.0]])
+        >>> simulate(decay, x0=[1.0], times=[0.0, 1.0], method="rk4", step=0.1).states
+        tensor([[1.0000],
+                [0.3679]], dtype=torch.float64)
+    """
+    if method not in METHODS:
+        raise ArgumentError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    is_map = system.step is not None
+    if (step is None) == (method in FIXED_STEP and not is_map):
+        raise ArgumentError(
+            f"method '{method}' needs a step" if step is None else "step is for fixed-step methods",
+            fix=f"step=..., the largest step in {system.time_unit}" if step is None else "",
+        )
+    if step is not None and not (math.isfinite(step) and step > 0):
+        raise ArgumentError(f"step must be positive and finite, got {step}")
+    limits = Limits(max_steps=max_steps, wall_time_seconds=wall_time_seconds)
+    problem = _problem(system, x0, times, u)
+    if system.step is not None:
+        solve = functools.partial(iterate, step=system.step, limits=limits)
+    elif step is not None:
+        solve = functools.partial(solve_fixed, step=step, method=method, limits=limits)
+    else:
+        solve = _adaptive(system, limits, rtol, atol)
+    solution = solve(problem)
+    failed = solution.status != Status.OK
+    if failed.any() and not keep_failed:
+        raise _failure(system, problem, solution)
+    if failed.any() and solution.states.requires_grad and problem.batch:
+        # Zero times infinity in the backward pass of a failed trajectory would be NaN in the
+        # gradient of constants that all share, so the graph is built again without it.
+        states = torch.full_like(solution.states, math.nan, requires_grad=False)
+        states[~failed] = solve(select(system, problem, ~failed)).states
+        solution = Solution(states, solution.status, solution.reached, solution.n_evaluations)
+    return Trajectory(
+        times=problem.times,
+        states=solution.states,
+        outputs=_outputs(system, problem, solution),
+        events=pd.DataFrame({"trajectory": [], "time": [], "name": []}),
+        status=_words(solution.status),
+        reached=solution.reached.cpu().numpy(),
+        n_evaluations=solution.n_evaluations.cpu().numpy(),
+        time_unit=system.time_unit,
+        state_quantities=system.states,
+        output_quantities=system.outputs,
+    )
+
+
+def _problem(system: System, x0: Values, times: Values, u: Any) -> Problem:
+    """Check shapes and give x0 every batch axis of the solution."""
+    x = torch.as_tensor(x0, dtype=system.dtype, device=system.device)
+    if x.ndim < 1 or x.shape[-1] != system.n_states:
+        raise ArgumentError(
+            f"x0 has shape {tuple(x.shape)}, expected batch axes and then {system.n_states} states"
+        )
+    t = torch.as_tensor(times, dtype=torch.float64, device=system.device).detach()
+    if t.ndim < 1 or not t.numel():
+        raise ArgumentError(
+            f"times have shape {tuple(t.shape)}, expected (time,) or (*batch, time)"
+        )
+    if not t.isfinite().all() or not (t.diff(dim=-1) > 0).all():
+        raise ArgumentError("times must be finite and increase")
+    if not x.isfinite().all():
+        raise ArgumentError("x0 has values that are not finite")
+    signal = as_signal(u, system.n_inputs)
+    start = t[..., 0]
+    try:
+        shared = torch.broadcast_shapes(x.shape[:-1], start.shape, signal.batch_shape)
+        with torch.no_grad():
+            rate = system(start, x, signal(start).to(x))
+        batch = torch.broadcast_shapes(shared, rate.shape[:-1])
+    except RuntimeError as error:
+        raise ArgumentError(
+            f"batch axes of x0 {tuple(x.shape[:-1])}, times {tuple(t.shape[:-1])}, input "
+            f"{tuple(signal.batch_shape)} and the system's constants do not broadcast"
+        ) from error
+    if rate.shape[-1] != system.n_states:
+        raise ArgumentError(
+            f"{type(system).__name__} gives {rate.shape[-1]} rates for {system.n_states} states"
+        )
+    if not batch.numel():
+        raise ArgumentError(f"there is no trajectory: the batch has shape {tuple(batch)}")
+    return Problem(system, x.expand(*batch, -1), t, signal)
+
+
+def _adaptive(system: System, limits: Limits, rtol: float, atol: float):
+    """One trajectory after the other, within the wall time of all."""
+    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
+        raise ArgumentError(f"tolerances must be positive, got rtol {rtol} and atol {atol}")
+
+    def solve(problem: Problem) -> Solution:
+        deadline = time.monotonic() + limits.wall_time_seconds
+
+        def solve_one(part: Problem) -> Solution:
+            left = max(deadline - time.monotonic(), 1e-9)
+            own = Limits(max_steps=limits.max_steps, wall_time_seconds=left)
+            return solve_dopri5(part, rtol=rtol, atol=atol, limits=own)
+
+        return one_by_one(system, problem, solve_one)
+
+    return solve
+
+
+def _outputs(system: System, problem: Problem, solution: Solution) -> Tensor:
+    """The readout at the output times; time leads, as constants have the other batch axes."""
+    n_axes = len(problem.batch)
+    times = problem.times.movedim(-1, 0)
+    times = times.reshape(len(times), *[1] * (n_axes - times.ndim + 1), *times.shape[1:])
+    x = solution.states.movedim(-2, 0)
+    output = system.output(times, x, problem.signal(times).to(x.dtype))
+    output = output.expand(*x.shape[:-1], output.shape[-1])
+    unknown = x.isnan().any(dim=-1, keepdim=True)
+    return output.masked_fill(unknown, math.nan).movedim(0, -2)
+
+
+ADVICE = {
+    Status.NOT_FINITE: "check the field there; give a fixed-step method a smaller step",
+    Status.STEP_UNDERFLOW: "the solution grows without bound or jumps: bound the field, or state "
+    "its jumps as breaks of the input",
+    Status.STEP_BUDGET: "raise max_steps or loosen rtol; a stiff system needs an implicit method",
+    Status.WALL_TIME: "raise wall_time_seconds, loosen rtol or use a larger step",
+}
+
+
+def _failure(system: System, problem: Problem, solution: Solution) -> SolverError:
+    failed = (solution.status != Status.OK).flatten().nonzero().flatten().tolist()
+    first, n_all = failed[0], solution.status.numel()
+    status = Status(int(solution.status.flatten()[first]))
+    reached = float(solution.reached.flatten()[first])
+    end = float(problem.times.expand(*problem.batch, -1)[..., -1].flatten()[first])
+    count = f" ({len(failed)} of {n_all} trajectories failed)" if n_all > 1 else ""
+    unit = "" if system.time_unit == "1" else f" {system.time_unit}"
+    return SolverError(
+        f"{status.words} at t = {reached:.6g} of {end:.6g}{unit}, after "
+        f"{int(solution.n_evaluations.flatten()[first])} evaluations{count}",
+        where=f"trajectory {first}" if n_all > 1 else type(system).__name__,
+        fix=ADVICE[status] + ("; keep_failed=True returns the others" if n_all > 1 else ""),
+    )
+
+
+def _words(status: Tensor) -> np.ndarray:
+    words = [Status(code).words for code in status.flatten().tolist()]
+    return np.array(words).reshape(tuple(status.shape))
+
+
+def _labels(quantities: tuple[Quantity, ...]) -> list[str]:
+    return [f"{name} ({q.unit})" for q in quantities for name in q.names]

@@ -1,0 +1,454 @@
+"""Initial value problems: fixed-step methods over a batch, and torchdiffeq's Dormand-Prince.
+
+A batch shares nothing but the arithmetic: each trajectory has its own output times, its own steps,
+which end at its output times and at the breakpoints of its input, and its own status. A trajectory
+that fails stops; the others do not notice. Nothing here raises on it: `clinode.dynamics.simulate`
+does.
+
+The fixed-step methods do not control their error: halve the step to see it. Stiff systems need a
+step below the fastest time constant with all of them.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import torch
+import torchdiffeq
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clinode.errors import ArgumentError
+from clinode.system import FunctionSignal, LinearSystem, Signal, System
+
+Field = Callable[[Tensor, Tensor, Tensor], Tensor]
+Advance = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+IMPULSE_STEPS = 16  # Runge-Kutta steps across an impulse; one is exact where B is constant
+
+
+class Status(IntEnum):
+    """How the solution of one trajectory ended."""
+
+    OK = 0
+    NOT_FINITE = 1
+    STEP_UNDERFLOW = 2
+    STEP_BUDGET = 3
+    WALL_TIME = 4
+
+    @property
+    def words(self) -> str:
+        """As told to a person."""
+        return self.name.lower().replace("_", " ")
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """dx/dt = field(t, x, u(t)), x(times[0]) = x0.
+
+    Attributes:
+        field: Maps t (...), x (..., state), u (..., input) to dx/dt (..., state).
+        x0: (*batch, state), with every batch axis of the solution.
+        times: (time,) or (*batch, time), float64, increasing.
+        signal: The input.
+    """
+
+    field: Field
+    x0: Tensor
+    times: Tensor
+    signal: Signal | FunctionSignal
+
+    @property
+    def batch(self) -> torch.Size:
+        """Shape of the batch of trajectories."""
+        return self.x0.shape[:-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """States at the output times, and how each trajectory ended.
+
+    Attributes:
+        states: (*batch, time, state); NaN after a failure.
+        status: A `Status` for each trajectory.
+        reached: Last time with a finite state.
+        n_evaluations: Evaluations of the field.
+    """
+
+    states: Float[Tensor, "*batch time state"]
+    status: Int[Tensor, "*batch"]
+    reached: Float[Tensor, "*batch"]
+    n_evaluations: Int[Tensor, "*batch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a solution may cost.
+
+    Args:
+        max_steps: Attempted steps of one trajectory; only adaptive methods can reach it.
+        wall_time_seconds: For the whole batch.
+    """
+
+    max_steps: int = 100_000
+    wall_time_seconds: float = math.inf
+
+    def __post_init__(self):
+        if self.max_steps < 1:
+            raise ArgumentError(f"max_steps must be at least 1, got {self.max_steps}")
+        if not self.wall_time_seconds > 0:
+            raise ArgumentError(f"wall_time_seconds must be positive, got {self.wall_time_seconds}")
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The steps of each trajectory; shared by all where the batch axes are empty.
+
+    Attributes:
+        nodes: (*batch, step + 1): where steps begin and end, in time units (of a map: its k). The
+            last one is repeated for a trajectory that needs fewer steps than the longest.
+        counts: (*batch, time): steps taken when an output time is reached.
+    """
+
+    nodes: Tensor
+    counts: Tensor
+
+
+def step_grid(
+    times: Float[Tensor, "*times time"],
+    breakpoints: Float[Tensor, "*breaks breakpoint"],
+    step: float,
+) -> Grid:
+    """Steps of at most `step` that end at every output time and every breakpoint.
+
+    Example:
+        >>> step_grid(torch.tensor([0.0, 1.0]).double(), torch.tensor([0.3]).double(), 0.5).nodes
+        tensor([0.0000, 0.3000, 0.6500, 1.0000], dtype=torch.float64)
+    """
+    batch = torch.broadcast_shapes(times.shape[:-1], breakpoints.shape[:-1])
+    times = times.expand(*batch, -1).contiguous()
+    inside = breakpoints.expand(*batch, -1).clamp(times[..., :1], times[..., -1:])
+    nodes = torch.cat([times, inside], dim=-1).sort(dim=-1).values.contiguous()
+    lengths = nodes.diff(dim=-1)
+    # A length of 0.3 / 0.1 steps is 3, not 4: forgive the rounding of decimal fractions.
+    n_steps = (lengths / step - 1e-9).ceil().clamp(min=0).long()
+    n_steps = torch.where(lengths > 0, n_steps.clamp(min=1), 0)
+    until = torch.nn.functional.pad(n_steps.cumsum(dim=-1), (1, 0))
+    longest = int(until[..., -1].max()) if nodes.shape[-1] > 1 else 0
+    index = torch.arange(longest + 1, device=times.device).expand(*batch, -1).contiguous()
+    index = index.minimum(until[..., -1:])
+    segment = torch.searchsorted(until, index, right=True) - 1
+    width = torch.nn.functional.pad(lengths / n_steps.clamp(min=1), (0, 1))
+    offset = (index - until.gather(-1, segment)) * width.gather(-1, segment)
+    counts = until.gather(-1, torch.searchsorted(nodes, times))
+    return Grid(nodes.gather(-1, segment) + offset, counts)
+
+
+def solve_fixed(
+    problem: Problem, *, step: float, method: str = "rk4", limits: Limits | None = None
+) -> Solution:
+    """Explicit Runge-Kutta with steps of at most `step`; differentiable.
+
+    Args:
+        problem: What to solve.
+        step: Largest step, in time units.
+        method: A key of `FIXED_STEP`: "rk4" (order 4) or "midpoint" (order 2).
+        limits: Wall time.
+    """
+    one_step, n_stages = FIXED_STEP[method]
+    signal = problem.signal
+    grid = step_grid(problem.times, signal.breakpoints.to(problem.times), step)
+    jumps = _jump_steps(signal, grid)
+
+    def advance(start: Tensor, width: Tensor, x: Tensor) -> Tensor:
+        middle = start + width / 2
+        held = signal(middle) if isinstance(signal, Signal) and signal.hold == "previous" else None
+
+        def rate(fraction: float, x: Tensor) -> Tensor:
+            t = start + fraction * width
+            u = signal(t, within=middle) if held is None else held
+            return problem.field(t, x, u.to(x.dtype))
+
+        return one_step(rate, width.to(x.dtype).unsqueeze(-1), x)
+
+    return _march(advance, problem, grid, n_stages, limits or Limits(), jumps)
+
+
+def iterate(problem: Problem, *, step: float, limits: Limits | None = None) -> Solution:
+    """Iterates of a map: x at k + 1 is field(k, x, u(k step)), every `step` time units.
+
+    Raises:
+        ArgumentError: Output times that are not whole numbers of steps, or impulses.
+    """
+    if problem.signal.impulses is not None:
+        raise ArgumentError("a map has no impulses: its input acts once a step")
+    signal = problem.signal
+    counts = (problem.times / step).round()
+    if not torch.allclose(counts * step, problem.times, rtol=1e-9, atol=1e-9 * step):
+        raise ArgumentError(f"output times of a map must be whole numbers of its step {step}")
+    steps = (counts - counts[..., :1]).long()
+    longest = int(steps.max())
+    index = torch.arange(longest + 1, device=steps.device).minimum(steps[..., -1:])
+    grid = Grid(counts[..., :1] + index, steps)
+
+    def advance(start: Tensor, width: Tensor, x: Tensor) -> Tensor:
+        return problem.field(start, x, signal(start * step).to(x.dtype))
+
+    solution = _march(advance, problem, grid, 1, limits or Limits(), frozenset())
+    return Solution(
+        solution.states, solution.status, solution.reached * step, solution.n_evaluations
+    )
+
+
+def solve_dopri5(
+    problem: Problem, *, rtol: float = 1e-6, atol: float = 1e-9, limits: Limits | None = None
+) -> Solution:
+    """Dormand-Prince 5(4) of torchdiffeq for one trajectory (a problem without batch axes).
+
+    Its steps end at the breakpoints of the input. torchdiffeq checks itself by bare asserts that
+    print the state and vanish under `python -O`; here every step is watched from outside.
+
+    Args:
+        problem: What to solve; `x0` is (state,).
+        rtol: Relative tolerance of one step, in the root mean square over the states.
+        atol: Absolute tolerance, in the states' units.
+        limits: Steps and wall time.
+    """
+    watched = _Watched(problem, limits or Limits())
+    times = problem.times.tolist()
+    breaks = problem.signal.breakpoints.tolist()
+    inside = sorted({t for t in breaks if times[0] < t < times[-1]})
+    ends = [*inside, times[-1]] if len(times) > 1 else []
+    x, start, states = problem.x0, times[0], [problem.x0]
+    status = Status.OK
+    try:
+        for end in ends:
+            at = problem.times.new_tensor(start)
+            x = _jump(problem.field, problem.signal, at, x)
+            outputs = [t for t in times if start < t <= end]
+            found = watched.solve(x, start, end, outputs, rtol, atol)
+            states += found[: len(outputs)]
+            x, start = found[-1], end
+    except _Stopped as stop:
+        status = stop.status
+        outputs = [t for t in times if start < t <= watched.reached]
+        if outputs:  # the same steps again, up to the last output before the failure
+            retry = _Watched(problem, Limits())
+            states += retry.solve(x, start, outputs[-1], outputs, rtol, atol)
+    missing = [torch.full_like(problem.x0, math.nan)] * (len(times) - len(states))
+    return Solution(
+        torch.stack([*states, *missing]),
+        torch.tensor(status.value, device=problem.x0.device),
+        problem.times.new_tensor(times[-1] if status is Status.OK else watched.reached),
+        torch.tensor(watched.n_evaluations, device=problem.x0.device),
+    )
+
+
+def one_by_one(system: System, problem: Problem, solve: Callable[[Problem], Solution]) -> Solution:
+    """A batch solved trajectory by trajectory, by a solver that knows no batches."""
+    parts = [solve(select(system, problem, index)) for index in np.ndindex(*problem.batch)]
+    fields = ("states", "status", "reached", "n_evaluations")
+    stacked = [torch.stack([getattr(part, name) for part in parts]) for name in fields]
+    return Solution(*(part.reshape((*problem.batch, *part.shape[1:])) for part in stacked))
+
+
+def select(system: System, problem: Problem, index: tuple[int, ...] | Tensor) -> Problem:
+    """The trajectories of a problem at an index (or a mask) of its batch, with their constants.
+
+    Raises:
+        ArgumentError: The system has a batch axis outside its declared constants.
+    """
+    batch = problem.batch
+
+    def pick(tensor: Tensor, n_core: int) -> Tensor:
+        core = tensor.shape[tensor.ndim - n_core :]
+        return tensor.expand(*batch, *core)[index] if tensor.ndim > n_core else tensor
+
+    axes = {quantity.name: 1 for quantity in system.constants}
+    if isinstance(system, LinearSystem):
+        axes |= dict.fromkeys("ABCD", 2) | dict.fromkeys(("x0", "u0", "y0"), 1)
+    constants = {name: pick(getattr(system, name), n_core) for name, n_core in axes.items()}
+
+    def field(t: Tensor, x: Tensor, u: Tensor) -> Tensor:
+        return torch.func.functional_call(system, constants, (t, x, u))
+
+    signal = problem.signal
+    if isinstance(signal, Signal) and signal.batch_shape:
+        impulses = signal.impulses
+        if impulses is not None:
+            impulses = (pick(impulses[0], 1), pick(impulses[1], 2))
+        signal = Signal(pick(signal.knots, 1), pick(signal.values, 2), signal.hold, impulses)
+    return Problem(field, pick(problem.x0, 1), pick(problem.times, 1), signal)
+
+
+def _midpoint_step(rate: Callable[[float, Tensor], Tensor], h: Tensor, x: Tensor) -> Tensor:
+    return x + h * rate(0.5, x + h / 2 * rate(0.0, x))
+
+
+def _rk4_step(rate: Callable[[float, Tensor], Tensor], h: Tensor, x: Tensor) -> Tensor:
+    k1 = rate(0.0, x)
+    k2 = rate(0.5, x + h / 2 * k1)
+    k3 = rate(0.5, x + h / 2 * k2)
+    k4 = rate(1.0, x + h * k3)
+    return x + h / 6 * (k1 + 2 * (k2 + k3) + k4)
+
+
+FIXED_STEP = {"rk4": (_rk4_step, 4), "midpoint": (_midpoint_step, 2)}  # and field calls a step
+
+
+def _march(
+    advance: Advance,
+    problem: Problem,
+    grid: Grid,
+    n_stages: int,
+    limits: Limits,
+    jumps: frozenset[int],
+) -> Solution:
+    """Take the steps of a grid; a trajectory whose next state is not finite stays where it is."""
+    batch, longest = problem.batch, grid.nodes.shape[-1] - 1
+    deadline = time.monotonic() + limits.wall_time_seconds
+    kept = grid.counts.unique()
+    wanted = set(kept.tolist())
+    x, saved = problem.x0, [problem.x0]
+    status = torch.zeros(batch, dtype=torch.int64, device=x.device)
+    stopped = torch.full(batch, longest, device=x.device)  # the step that could not be taken
+    for k in range(longest):
+        start, width = grid.nodes[..., k], grid.nodes[..., k + 1] - grid.nodes[..., k]
+        moves = (status == Status.OK) & (width > 0)
+        if time.monotonic() > deadline:
+            stopped = torch.where(moves, k, stopped)
+            status = torch.where(moves, Status.WALL_TIME.value, status)
+            saved += [x] * (len(kept) - len(saved))
+            break
+        after = _jump(problem.field, problem.signal, start, x, moves) if k in jumps else x
+        candidate = advance(start, width, after)
+        finite = candidate.isfinite().all(dim=-1)
+        stopped = torch.where(moves & ~finite, k, stopped)
+        status = torch.where(moves & ~finite, Status.NOT_FINITE.value, status)
+        x = torch.where((moves & finite).unsqueeze(-1), candidate, x)
+        if k + 1 in wanted:
+            saved.append(x)
+    counts = grid.counts.expand(*batch, -1)
+    index = torch.searchsorted(kept, counts.contiguous()).unsqueeze(-1)
+    states = torch.stack(saved, dim=-2).gather(-2, index.expand(*index.shape[:-1], x.shape[-1]))
+    states = states.masked_fill((counts > stopped.unsqueeze(-1)).unsqueeze(-1), math.nan)
+    nodes = grid.nodes.expand(*batch, -1)
+    reached = nodes.gather(-1, stopped.unsqueeze(-1)).squeeze(-1)
+    return Solution(states, status, reached, n_stages * counts[..., -1].minimum(stopped + 1))
+
+
+def _jump_steps(signal: Signal | FunctionSignal, grid: Grid) -> frozenset[int]:
+    """Numbers of the steps that begin with an impulse of some trajectory."""
+    if signal.impulses is None:
+        return frozenset()
+    hit = torch.isin(grid.nodes, signal.impulses[0].to(grid.nodes))
+    return frozenset(hit.reshape(-1, hit.shape[-1]).any(dim=0).nonzero().flatten().tolist())
+
+
+def _jump(
+    field: Field,
+    signal: Signal | FunctionSignal,
+    t: Tensor,
+    x: Tensor,
+    moves: Tensor | None = None,
+) -> Tensor:
+    """The state just after the impulses at t: the limit of ever shorter pulses of the same area.
+
+    While a short pulse u = dose / width lasts, nothing but B(x) u of the field counts, so the state
+    flows along B(x) dose for unit pseudo-time, with B = df/du. This is x + B dose where B does not
+    depend on x. A field that is not affine in u has no such limit.
+    """
+    if signal.impulses is None:
+        return x
+    times, amounts = signal.impulses
+    now = (times.to(t) == t.unsqueeze(-1)).unsqueeze(-1)
+    dose = torch.where(now, amounts, 0.0).sum(dim=-2).to(x.dtype)
+    hit = (dose != 0).any(dim=-1) if moves is None else (dose != 0).any(dim=-1) & moves
+    if not hit.any():
+        return x
+    base = signal(t).to(x.dtype)
+    dose = dose.expand(*torch.broadcast_shapes(dose.shape, base.shape))
+    base = base.expand(*dose.shape)
+
+    def along(fraction: float, x: Tensor) -> Tensor:
+        return torch.func.jvp(lambda u: field(t, x, u), (base,), (dose,))[1]
+
+    with torch.no_grad():
+        slope = along(0.0, x)
+        found = field(t, x, base + dose) - field(t, x, base)
+        scale = slope.abs().amax(dim=-1, keepdim=True)
+        off = ((found - slope).abs() > 1e-4 * scale + 1e-9).any(dim=-1)
+    if (off & hit).any():
+        raise ArgumentError(
+            "an impulse on an input that enters the vector field nonlinearly has no meaning: its "
+            "effect depends on how long it lasts",
+            fix="give it as a value over a short interval",
+        )
+    after = x
+    width = x.new_tensor(1 / IMPULSE_STEPS)
+    for _ in range(IMPULSE_STEPS):
+        after = _rk4_step(along, width, after)
+    return torch.where(hit.unsqueeze(-1), after, x)
+
+
+class _Stopped(Exception):
+    """Carries a status out of torchdiffeq."""
+
+    def __init__(self, status: Status):
+        super().__init__(status.words)
+        self.status = status
+
+
+class _Watched:
+    """The field of one trajectory as torchdiffeq calls it, with every step watched."""
+
+    def __init__(self, problem: Problem, limits: Limits):
+        self.problem = problem
+        self.limits = limits
+        self.deadline = time.monotonic() + limits.wall_time_seconds
+        self.reached = float(problem.times[0])
+        self.n_evaluations = 0
+        self.n_steps = 0
+        self.middle = problem.times[0]
+
+    def solve(
+        self, x: Tensor, start: float, end: float, outputs: list[float], rtol: float, atol: float
+    ) -> list[Tensor]:
+        """States at the output times and, last, at the end of a piece without breakpoints."""
+        self.middle = self.problem.times.new_tensor((start + end) / 2)
+        grid = [start, *outputs] if outputs and outputs[-1] == end else [start, *outputs, end]
+        t = self.problem.times.new_tensor(grid)
+        states = torchdiffeq.odeint(
+            self, x, t, rtol=rtol, atol=atol, method="dopri5", options={"step_t": t[-1:]}
+        )
+        if not isinstance(states, Tensor) or not states.isfinite().all():
+            raise _Stopped(Status.NOT_FINITE)
+        self.reached = end
+        return list(states[1:])
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        self.n_evaluations += 1
+        u = self.problem.signal(t, within=self.middle)
+        rate = self.problem.field(t, x, u.to(x.dtype))
+        if not rate.isfinite().all():
+            raise _Stopped(Status.NOT_FINITE)
+        return rate
+
+    def callback_step(self, t: Tensor, x: Tensor, width: Tensor) -> None:
+        """Called by torchdiffeq before each attempted step."""
+        self.n_steps += 1
+        if not x.isfinite().all():
+            raise _Stopped(Status.NOT_FINITE)
+        if not t + width > t:
+            raise _Stopped(Status.STEP_UNDERFLOW)
+        if self.n_steps > self.limits.max_steps:
+            raise _Stopped(Status.STEP_BUDGET)
+        if time.monotonic() > self.deadline:
+            raise _Stopped(Status.WALL_TIME)
+
+    def callback_accept_step(self, t: Tensor, x: Tensor, width: Tensor) -> None:
+        """Called by torchdiffeq after each accepted step, with the time where it began."""
+        self.reached = float((t + width).detach())
