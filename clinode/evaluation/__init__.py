@@ -2,12 +2,7 @@
 
 from .baselines import Baselines, LogisticBaseline, fit_baselines
 from .calibration import calibration_curve, calibration_intercept, calibration_slope, ece
-from .classification import (
-    METRICS,
-    ClassificationEvaluation,
-    evaluate_classification,
-    evaluate_subgroups,
-)
+from .classification import METRICS, ClassificationEvaluation, evaluate_classification
 from .forecast import ForecastEvaluation, Predicted, evaluate_forecast
 from .forecast_baselines import ForecastBaselines, fit_forecast_baselines
 from .histories import Histories, decayed_means, summarize
@@ -37,7 +32,6 @@ __all__ = [
     "ece",
     "evaluate_classification",
     "evaluate_forecast",
-    "evaluate_subgroups",
     "fit_baselines",
     "fit_forecast_baselines",
     "summarize",

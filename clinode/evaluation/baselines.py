@@ -112,14 +112,15 @@ class Baselines:
         }
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything there is to store, by name: ready for a safetensors file."""
+        """Everything there is to store, by name and contiguous, as a safetensors file needs it."""
         own = {
             "log": self.log,
             "n_static": np.array([self.n_static]),
             "prevalence": np.array([self.prevalence]),
         }
         parts = {"logistic": vars(self.logistic), "boosting": vars(self.boosting)}
-        return own | {f"{part}.{k}": v for part, held in parts.items() for k, v in held.items()}
+        own |= {f"{part}.{k}": v for part, held in parts.items() for k, v in held.items()}
+        return {name: np.ascontiguousarray(array) for name, array in own.items()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Baselines":
@@ -182,7 +183,7 @@ def fit_baselines(
         n_static=histories.static.shape[1],
         prevalence=float(label.mean()),
         logistic=LogisticBaseline.fit(features, presence, label, fold),
-        boosting=BoostedTrees.from_sklearn(trees.fit(features, label)),
+        boosting=BoostedTrees.from_sklearn(trees.fit(_without_empty(features), label)),
     )
 
 
@@ -192,6 +193,16 @@ def _features(histories: Histories, log: np.ndarray) -> tuple[np.ndarray, np.nda
     features = np.hstack([summary.reshape(len(histories), width), histories.static])
     was_measured = summary[:, STATISTICS.index("count")] > 0
     return features, np.hstack([was_measured, np.isfinite(histories.static)])
+
+
+def _without_empty(features: np.ndarray) -> np.ndarray:
+    """Columns without a value, or nearly, made constant, so that no tree looks at them.
+
+    scikit-learn takes the bins of a column from at most 200,000 of its rows and fails where none of
+    them has a value; at one value in 8,000 rows, 25 are expected there.
+    """
+    is_empty = np.isfinite(features).sum(axis=0) < max(1.0, len(features) / 8000)
+    return np.where(is_empty, 0.0, features)
 
 
 def _standardize(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Shaped
 from scipy.special import expit, logit
 
+from clinode.errors import ArgumentError
 from clinode.evaluation.scores import PerResample, ScoredRecords, ScoreTable, ratio
 from clinode.statistics import wilson_interval
 
@@ -75,7 +76,12 @@ def calibration_curve(
 
     Returns:
         One row a bin: n, predicted, observed, low, high.
+
+    Raises:
+        ArgumentError: `n_bins` is not positive.
     """
+    if n_bins < 1:
+        raise ArgumentError(f"n_bins must be at least 1, got {n_bins}")
     scored = ScoredRecords.sort(outcome, probability)
     mass, positive, predicted = (part[0] for part in _bins(scored.count_once(), n_bins))
     subjects = np.arange(len(outcome)) if subjects is None else subjects

@@ -79,7 +79,7 @@ class ClassificationEvaluation:
 def evaluate_classification(
     outcome: Float[np.ndarray, " record"],
     probability: Float[np.ndarray, " record"],
-    baselines: Mapping[str, Float[np.ndarray, " record"]] | None = None,
+    baselines: Mapping[str, np.ndarray] | None = None,
     *,
     subjects: Shaped[np.ndarray, " record"] | None = None,
     n_resamples: int = 1000,
@@ -145,76 +145,6 @@ def evaluate_classification(
         n_subjects=len(np.unique(subjects)),
         n_positive=int(outcome.sum()),
     )
-
-
-def evaluate_subgroups(
-    outcome: Float[np.ndarray, " record"],
-    probability: Float[np.ndarray, " record"],
-    subgroups: Mapping[str, Shaped[np.ndarray, " record"]],
-    *,
-    subjects: Shaped[np.ndarray, " record"] | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """All `METRICS` of a model within each level of each subgroup.
-
-    Args:
-        outcome: As in `evaluate_classification`.
-        probability: Of the model.
-        subgroups: By name, the level that each record belongs to; None or NaN is "missing".
-        subjects: Whose record each is.
-        n_resamples: Bootstrap resamples within each level.
-        seed: Of the resamples.
-        level: Of the intervals.
-
-    Returns:
-        One row a subgroup, level and metric: subgroup, level, n_records, n_positive, metric, value,
-        low, high, verdict.
-
-    Raises:
-        ArgumentError: As `evaluate_classification`, or levels that are not one a record.
-    """
-    subjects = np.arange(len(outcome)) if subjects is None else subjects
-    rows = []
-    for name, levels in subgroups.items():
-        if len(levels) != len(outcome):
-            raise ArgumentError(f"subgroup {name!r}: {len(levels)} levels, {len(outcome)} records")
-        shown = pd.Series(levels).astype("object").where(pd.notna(levels), "missing")
-        for own, position in sorted(shown.groupby(shown).indices.items(), key=lambda x: str(x[0])):
-            held = evaluate_classification(
-                outcome[position],
-                probability[position],
-                subjects=subjects[position],
-                n_resamples=n_resamples,
-                seed=seed,
-                level=level,
-            )
-            rows += [
-                {
-                    "subgroup": name,
-                    "level": own,
-                    "n_records": held.n_records,
-                    "n_positive": held.n_positive,
-                    "metric": metric,
-                    **vars(estimate),
-                }
-                for metric, estimate in held.metrics.items()
-            ]
-    return pd.DataFrame(rows, columns=_SUBGROUP_COLUMNS)
-
-
-_SUBGROUP_COLUMNS = [
-    "subgroup",
-    "level",
-    "n_records",
-    "n_positive",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "verdict",
-]
 
 
 def _check(

@@ -175,14 +175,7 @@ def evaluate_forecast(
         name: {metric: cells.total(part) for metric, part in held.errors(target).items()}
         for name, held in forecasts.items()
     }
-    statistics: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
-    for name, held in totals.items():
-        for metric, total in held.items():
-            statistics[f"{metric} {name}"] = _pooled(total.sum(axis=1), n_queries.sum(axis=1))
-            statistics[f"{metric}_by_variable {name}"] = _by_variable(total, n_queries)
-    for metric, total in totals[MODEL].items():
-        for v in range(len(names)):
-            statistics[f"{metric} variable {v}"] = _pooled(total[:, v], n_queries[:, v])
+    statistics = _statistics(totals, n_queries)
     sample = bootstrap(statistics, np.arange(len(subject)), n_resamples=n_resamples, seed=seed)
     metrics = {
         name: [full for m in held for full in (m, f"{m}_by_variable")]
@@ -222,6 +215,21 @@ class _Cells:
     def total(self, part: np.ndarray) -> np.ndarray:
         flat = np.bincount(self.cell, weights=part, minlength=math.prod(self.shape))
         return flat.reshape(self.shape)
+
+
+def _statistics(
+    totals: dict[str, dict[str, np.ndarray]], n_queries: np.ndarray
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Every metric of every forecaster, and of the model by variable, as functions of weights."""
+    statistics = {}
+    for name, held in totals.items():
+        for metric, total in held.items():
+            statistics[f"{metric} {name}"] = _pooled(total.sum(axis=1), n_queries.sum(axis=1))
+            statistics[f"{metric}_by_variable {name}"] = _by_variable(total, n_queries)
+    for metric, total in totals[MODEL].items():
+        for v in range(n_queries.shape[1]):
+            statistics[f"{metric} variable {v}"] = _pooled(total[:, v], n_queries[:, v])
+    return statistics
 
 
 def _pooled(total: np.ndarray, count: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

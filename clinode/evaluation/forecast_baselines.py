@@ -67,8 +67,8 @@ class ForecastBaselines:
         }
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything there is to store, by name: ready for a safetensors file."""
-        return dict(vars(self))
+        """Everything there is to store, by name and contiguous, as a safetensors file needs it."""
+        return {name: np.ascontiguousarray(array) for name, array in vars(self).items()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "ForecastBaselines":
@@ -146,7 +146,9 @@ def fit_forecast_baselines(
     mean_squared = np.where(asked > 0, np.stack(errors) / np.maximum(asked, 1), pooled)
     # a variable that training forecasts without error is not known to be constant for ever
     mean_squared = np.maximum(mean_squared, LEAST_SPREAD**2 * np.maximum(pooled, 1e-6))
-    return replace(fitted, spread=np.sqrt(mean_squared))
+    fitted = replace(fitted, spread=np.sqrt(mean_squared))
+    # laid out as it will be stored: the order of a sum, so its last bit, follows the layout
+    return ForecastBaselines.from_arrays(fitted.to_arrays())
 
 
 _OWN = ("last", "mean", "min", "max", "decayed 3 h", "decayed 10 h")
