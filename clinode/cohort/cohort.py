@@ -194,6 +194,28 @@ class Cohort:
     def __len__(self) -> int:
         return len(self.subjects)
 
+    __iter__ = None  # a subject alone has no type here; `take([0])` is a cohort of one
+
+    def __getitem__(self, positions: np.ndarray | slice) -> "Cohort":
+        """The cohort at ascending positions, or of a boolean mask: how scikit-learn makes folds.
+
+        Raises:
+            ArgumentError: The positions do not ascend. A cohort has one order, so labels beside it
+                would no longer belong to its subjects.
+        """
+        wanted = np.arange(len(self))[positions]
+        if wanted.ndim != 1 or (np.diff(wanted) <= 0).any():
+            raise ArgumentError(
+                "a cohort is indexed by ascending positions",
+                fix="use take() for one subject, and folds that keep the order (not train_test_split)",
+            )
+        return self.take(wanted)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(number of subjects,): what scikit-learn asks of what it divides into folds."""
+        return (len(self),)
+
     def __repr__(self) -> str:
         parts = (
             f"{len(self):,} subjects",

@@ -126,9 +126,15 @@ class CohortClassifier(ClassifierMixin, BaseEstimator):
         """Share of subjects that are classified right, of those with a known label.
 
         `clinode.evaluate` says much more; this is what scikit-learn's tools ask for.
+
+        Raises:
+            ArgumentError: y disagrees with the cohort's outcomes.
+            SchemaError: No label is known.
         """
         check_is_fitted(self)
-        labels = _labels(X, self._task.outcome) if y is None else np.asarray(y, dtype=np.float64)
+        labels = _labels(X, self._task.outcome)
+        if y is not None:
+            _check_labels(np.asarray(y, dtype=np.float64), labels)
         known = ~np.isnan(labels)
         if not known.any():
             raise SchemaError(f"no subject has a known {self._task.outcome!r}", where="outcomes")

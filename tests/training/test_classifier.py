@@ -52,7 +52,7 @@ def test_a_clone_has_the_parameters_and_none_of_the_fit(classifier):
 
 def test_what_was_learned_is_named(classifier, train):
     assert list(classifier.classes_) == [0, 1]
-    assert {"HR", "MAP", "Lactate", "Creatinine", "Age", "Gender"} == {
+    assert {"HR", "MAP", "Lactate", "Creatinine", "age", "gender"} == {
         *classifier.feature_names_in_
     }
     assert classifier.n_features_in_ == 6
@@ -114,3 +114,10 @@ def test_a_cohort_without_outcomes_cannot_teach(make_tables):
 def test_a_run_is_kept_where_it_is_asked_for(small_model, train, tmp_path):
     CohortClassifier(small_model, at=48.0, epochs=1, out=tmp_path / "run").fit(train)
     assert (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_subjects_out_of_their_order_are_refused_before_labels_are_mixed_up(train):
+    with pytest.raises(ArgumentError, match="ascending positions"):
+        train[np.array([3, 1, 2])]
+    fold = train[np.array([1, 3, 4])]
+    np.testing.assert_array_equal(fold.subjects, train.subjects[[1, 3, 4]])
