@@ -3,11 +3,21 @@
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clinode.errors import printable
+
+
+def say(stream: Any, text: str) -> None:
+    """Write text at once; that nobody reads any more (`clinode ... | head`) is no failure."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:  # what is left in the buffer must not fail at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def as_json(result: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 import clinode
+from clinode.cli.answers import as_json, say
 from clinode.errors import ArgumentError, ClinodeError, ResourceError
 from clinode.folder import is_disk_full
 
@@ -47,9 +48,6 @@ class told_to_a_person:
             return
         if self.debug:
             traceback.print_exception(error)
-        if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
-            sys.stdout = None
-            raise SystemExit(0) from None
         if isinstance(error, KeyboardInterrupt | typer.Abort):
             self._tell({"code": "CLN-R03", "problem": "interrupted"}, "interrupted", INTERRUPTED)
         ours = _as_ours(error, self.example)
@@ -57,11 +55,9 @@ class told_to_a_person:
 
     def _tell(self, told: dict[str, str], line: str, exit_code: int) -> None:
         if self.as_json:
-            from clinode.cli.answers import as_json
-
-            sys.stdout.write(as_json({"error": told, "exit_code": exit_code}))
+            say(sys.stdout, as_json({"error": told, "exit_code": exit_code}))
         else:
-            sys.stderr.write(f"{line}\n")
+            say(sys.stderr, f"{line}\n")
         raise SystemExit(exit_code) from None
 
 

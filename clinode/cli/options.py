@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.models import OptionInfo
 
+from clinode.cli.answers import as_json, as_text, say
+
 if TYPE_CHECKING:
     from clinode.cohort import Cohort
 
@@ -31,17 +33,12 @@ class Answer:
 
     def tell(self, result: dict[str, Any], lines: list[str]) -> None:
         """Print the result: the object, or the lines for a person."""
-        from clinode.cli.answers import as_json, as_text
-
-        sys.stdout.write(as_json(result) if self.json else as_text(lines))
+        say(sys.stdout, as_json(result) if self.json else as_text(lines))
 
     def progress(self, line: str) -> None:
         """Tell a person what happens now, beside the answer."""
-        from clinode.errors import printable
-
         if not self.json:
-            sys.stderr.write(f"{printable(line)}\n")
-            sys.stderr.flush()
+            say(sys.stderr, as_text([line]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,32 +59,38 @@ class Data:
     statics: Annotated[Path | None, typer.Option(help="Table with one row a subject.")] = None
     outcomes: Annotated[Path | None, typer.Option(help="Table of outcomes.")] = None
     inputs: Annotated[Path | None, typer.Option(help="Table of treatments.")] = None
-    time_unit: Annotated[str | None, typer.Option(help="Unit of the times: s, min, h, d.")] = None
-    index: Annotated[
-        str | None,
-        typer.Option(help="MEDS: pattern of the code that sets time zero."),
+    prediction_time: Annotated[
+        str | None, typer.Option(help="Outcome column: up to then data may be used.")
     ] = None
+    group: Annotated[
+        str | None, typer.Option(help="Static that a split keeps together, such as the person.")
+    ] = None
+    time_unit: Annotated[
+        str | None, typer.Option(help="Unit of the times: h, min, s, ms, d or hh:mm.")
+    ] = None
+    index: Annotated[
+        str | None, typer.Option(help="MEDS: code of the event that is time zero.")
+    ] = None
+    until: Annotated[str | None, typer.Option(help="MEDS: code of the event that ends a stay.")] = (
+        None
+    )
+    mapping: Annotated[Path | None, typer.Option(help="MEDS: table from codes to variables.")] = (
+        None
+    )
     policy: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file: what is done about rows that break the schema.",
-        ),
+        Path | None, typer.Option(help="YAML file: what is done about rows that break the schema.")
     ] = None
     strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict",
-            help="Make every row that breaks the schema an error.",
-        ),
+        bool, typer.Option("--strict", help="Make every row that breaks the schema an error.")
     ] = False
 
     def read(self) -> "Cohort":
         """Read the cohort."""
         from clinode.cohort import read_cohort
 
-        return read_cohort(self.data, **self.mapping())
+        return read_cohort(self.data, **self.told())
 
-    def mapping(self) -> dict[str, Any]:
+    def told(self) -> dict[str, Any]:
         """What was said about the data, without what was not."""
         said = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         del said["data"]
