@@ -7,8 +7,10 @@ modes that decay and rotate, to a weighted combination of what was last and on a
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.special import expit
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -55,6 +57,8 @@ class Pooling(nn.Module):
 class ClassificationHead(Prepared):
     """Two towers with a logit and auxiliary predictions each; the output is the mean logit.
 
+    After training the mean is shifted to the training part's level, see `set_level`.
+
     Args:
         schema: Of the training part.
         n_features: Features of a row.
@@ -63,6 +67,8 @@ class ClassificationHead(Prepared):
         statistics_dropout: Of the statistics tower.
         generator: Draws the weights.
     """
+
+    level: Tensor
 
     def __init__(
         self,
@@ -95,17 +101,34 @@ class ClassificationHead(Prepared):
         self.statistics_out = linear(head_hidden, 1 + n_auxiliary, generator, bias=0.0)
         self.skip = linear(self.statistics.n_read, 1, generator, bias=0.0)
         nn.init.zeros_(self.skip.weight)
+        self.register_buffer("level", torch.zeros(1))
 
     def prepare(self, records: PackedRecords) -> None:
         """Start both towers at the training part's share of positive outcomes."""
-        target = None if records.target is None else records.target[:, 0]
-        if target is None or not (target == target).any():
+        if records.target is None:
             return
-        known = target[target == target]
-        share = (known.sum() + 0.5) / (len(known) + 1)
+        share = _share(records.target[:, 0])
         with torch.no_grad():
             for layer in (self.out, self.statistics_out):
                 layer.bias[0] = math.log(share / (1 - share))
+
+    def set_level(
+        self, logit: Float[np.ndarray, " record"], target: Float[np.ndarray, " record"]
+    ) -> None:
+        """Shift the output so that its mean probability is the share of positive outcomes.
+
+        Args:
+            logit: Of each training record, without dropout.
+            target: 0, 1 or NaN where unknown.
+        """
+        known, share = ~np.isnan(target), _share(target)
+        if known.any():
+            low, high = -20.0, 20.0
+            for _ in range(60):  # halving: the mean rises with the shift
+                middle = (low + high) / 2
+                is_low = expit(logit[known] + middle).mean() < share
+                low, high = (middle, high) if is_low else (low, middle)
+            self.level += (low + high) / 2
 
     def forward(
         self,
@@ -125,7 +148,7 @@ class ClassificationHead(Prepared):
         direct = self.skip(dropout(read, self.statistics.dropout, generator))
         towers = (sequence[:, :1], statistics[:, :1] + direct)
         return Readout(
-            value=(towers[0] + towers[1]) / 2,
+            value=(towers[0] + towers[1]) / 2 + self.level,
             towers=towers,
             auxiliary=(sequence[:, 1:], statistics[:, 1:]),
             next_observation=encoding.next_observation,
@@ -290,6 +313,12 @@ def carried_forward(batch: IrregularBatch, pace: float) -> Float[Tensor, "batch 
 def masked_mean(error: Float[Tensor, "*shape"], known: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """Mean over what is known; 0 where nothing is."""
     return torch.where(known, error, 0.0).sum() / known.sum().clamp(min=1)
+
+
+def _share(target: Float[np.ndarray, " record"]) -> float:
+    """Share of positive outcomes among the known ones, never quite 0 or 1."""
+    known = target[~np.isnan(target)]
+    return (float(known.sum()) + 0.5) / (len(known) + 1)
 
 
 def known_targets(batch: IrregularBatch) -> tuple[Tensor, Tensor]:

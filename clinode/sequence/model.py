@@ -95,23 +95,28 @@ class SequenceModel(nn.Module, ABC):
     def finish(self, records: PackedRecords) -> None:
         """Store what is known only after training; called once, on the training part.
 
-        This is the range of each latent state (99 % of the states at five times of each window), a
-        pair of buffers from which `latent_system` takes its ranges.
+        These are the range of each latent state (99 % of the states at five times of each window),
+        from which `latent_system` takes its ranges, and the level of a classification: dropout
+        makes the undisturbed output lean towards the commoner outcome, so it is shifted until its
+        mean over the training part is the share of that outcome there.
         """
         self._require_built()
-        before = torch.linspace(0, 1, 5, dtype=torch.float64)
+        earlier = torch.linspace(0, 1, 5, dtype=torch.float64, device=self.latent_low.device)
+        states, logits, order = [], [], []
         with torch.no_grad():
-            states = torch.cat(
-                [
-                    self.latent(
-                        batch, batch.prediction_time.unsqueeze(1) - batch.window * before
-                    ).flatten(0, 1)
-                    for batch in in_batches(records, dtype=self.latent_low.dtype)
-                ]
-            )
-        low, high = np.quantile(states.double().numpy(force=True), RANGE_QUANTILES, axis=0)
+            for batch in in_batches(records, dtype=self.latent_low.dtype):
+                batch = batch.to(self.latent_low.device)
+                times = batch.prediction_time.unsqueeze(1) - batch.window * earlier
+                states.append(self.latent(batch, times).flatten(0, 1))
+                if isinstance(self.head, ClassificationHead):
+                    logits.append(self(batch).value.squeeze(1))
+                    order.append(batch.subject)
+        low, high = np.quantile(torch.cat(states).numpy(force=True), RANGE_QUANTILES, axis=0)
         self.latent_low.copy_(torch.from_numpy(low))
         self.latent_high.copy_(torch.from_numpy(np.maximum(high, low + 1e-6)))
+        if isinstance(self.head, ClassificationHead) and records.target is not None:
+            target = records.target[torch.cat(order).numpy(force=True), 0]
+            self.head.set_level(torch.cat(logits).double().numpy(force=True), target)
 
     def forward(self, batch: IrregularBatch) -> Readout:
         """Predict from what lies at or before each prediction time; deterministic."""
