@@ -1,0 +1,195 @@
+"""Explain a run on a cohort: how much each measured event moved the output of each subject."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clinode.attribution.attributions import COLUMNS, KINDS, Attributions
+from clinode.attribution.baselines import (
+    BaselineConfig,
+    baseline_named,
+    check_ranges,
+    read_normal_ranges,
+    sex_of,
+)
+from clinode.attribution.events import given_events, known_statics, measured_events
+from clinode.attribution.methods import MethodConfig, RowAttributions, explain_rows, method_named
+from clinode.attribution.rows import RecordRows
+from clinode.cohort import Classify, Cohort, PackedRecords
+from clinode.errors import ArgumentError
+from clinode.training import Run
+
+_RECORDS_AT_ONCE = 1024  # a converged record leaves the batch, so many are needed to keep it full
+
+
+def explain(
+    run: Run,
+    cohort: Cohort,
+    method: str = "integrated_gradients",
+    baseline: str = "cohort_mean",
+    *,
+    at: float | None = None,
+    subjects: Sequence[Any] | np.ndarray | None = None,
+    tolerance: float = 0.01,
+    window: float | None = None,
+    normal_ranges: pd.DataFrame | Path | str | None = None,
+    n_steps: int = 50,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> Attributions:
+    """What moved the logit of each subject, compared with a baseline, event by event.
+
+    One row a measured value at or before the prediction time, a treatment begun by then, and a
+    static that is known. Nothing that was not measured has a row. A subject whose attributions do
+    not sum to the change of the logit within the tolerance has no rows: `gates` says why. The model
+    is evaluated in float64.
+
+    An attribution describes the model and holds for the baseline it was taken against.
+
+    Args:
+        run: A run that classifies.
+        cohort: Its variables must be known to the run.
+        method: "integrated_gradients" (adaptive, error-controlled), "captum_integrated_gradients"
+            (fixed steps), "saliency" (gradient with its sign) or "input_x_gradient".
+        baseline: "cohort_mean" (training mean of each variable), "normal" (midpoint of the
+            reference interval) or "carry" (last value before the window, which explains change).
+        at: Prediction time in hours; None takes each subject's own, its last where it has several.
+        subjects: Whose map is wanted; None for all.
+        tolerance: Largest completeness gap relative to max(|change of the logit|, 0.1).
+        window: Of "carry", hours before the prediction time; None is half of the training window.
+        normal_ranges: Of "normal", rows beside or in place of the shipped ones: a table or a CSV
+            file with the columns variable, unit, sex, low, high, source.
+        n_steps: Of "captum_integrated_gradients".
+        batch_size: Records evaluated in one call of the model.
+        progress: Called with (subjects done, all subjects).
+
+    Raises:
+        ArgumentError: The run does not classify; the method or baseline is refused or unknown; a
+            measured variable has no reference interval; a subject is not in the cohort.
+        SchemaError: The cohort has a variable that the training part did not have, or the table of
+            reference intervals is malformed.
+    """
+    method_named(method)
+    choose = baseline_named(baseline)
+    config = MethodConfig(tolerance=tolerance, n_steps=n_steps, batch_size=batch_size)
+    if not isinstance(run.task, Classify):
+        raise ArgumentError(
+            "explain attributes a logit, and this run forecasts values",
+            fix="use clinode.attribution.attribute on one forecast value",
+        )
+    if window is not None and not (np.isfinite(window) and window > 0):
+        raise ArgumentError(f"window must be a positive number of hours, got {window}")
+    if at is not None and not np.isfinite(at):
+        raise ArgumentError(f"the prediction time must be a finite number of hours, got {at}")
+    records = run.records(cohort) if at is None else _records_at(run, cohort, at)
+    positions = _last_of_each(records, cohort, subjects)
+    observed = measured_events(cohort, records, positions)
+    options = BaselineConfig(
+        window=run.schema.window / 2 if window is None else window,
+        ranges=read_normal_ranges(normal_ranges),
+        sex=sex_of(cohort.statics, len(cohort.subjects))[records.subject_index[positions]],
+    )
+    if baseline == "normal":
+        check_ranges(run.schema, options.ranges, set(observed.name[observed.is_read]))
+    given = given_events(cohort, records, positions)
+    statics = known_statics(cohort, records, positions)
+    longest_first = np.argsort(-records.lengths[positions], kind="stable")
+    found: list[RowAttributions] = []
+    for start in range(0, len(positions), _RECORDS_AT_ONCE):
+        chosen = longest_first[start : start + _RECORDS_AT_ONCE]
+        rows = RecordRows(run.model, records, positions[chosen])
+        reference = choose(rows, replace(options, sex=options.sex[chosen]))
+        report = None if progress is None else _shifted(progress, start, len(positions))
+        part = explain_rows(rows, rows.x, reference, method, replace(config, progress=report))
+        values = part.values.numpy()
+        observed.receive(values, rows.measured, chosen)
+        given.receive(values, rows.given, chosen)
+        statics.receive(values, rows, chosen)
+        found.append(part)
+    gates = _gates(records.instances.iloc[positions], found, longest_first)
+    tables = (statics.table(), observed.table("observation"), given.table("input"))
+    events = pd.concat([table for table in tables if len(table)], ignore_index=True)
+    return Attributions(
+        events=_ordered(events, gates),
+        gates=gates,
+        method=method,
+        baseline=baseline,
+        outcome=run.task.outcome,
+        tolerance=tolerance,
+    )
+
+
+@dataclass(frozen=True)
+class _AtOneTime:
+    """A cohort seen at one prediction time: what its outcomes say of theirs is set aside."""
+
+    cohort: Cohort
+    outcomes: None = None
+
+    @property
+    def subjects(self) -> np.ndarray:
+        return self.cohort.subjects
+
+    @property
+    def schema(self) -> Any:
+        return self.cohort.schema
+
+    @property
+    def statics(self) -> pd.DataFrame:
+        return self.cohort.statics
+
+    def arrays(self) -> Any:
+        return self.cohort.arrays()
+
+
+def _records_at(run: Run, cohort: Cohort, at: float) -> PackedRecords:
+    schema = replace(run.schema, prediction_time=float(at))
+    return PackedRecords.build(_AtOneTime(cohort), schema, run.task, with_targets=False)
+
+
+def _last_of_each(
+    records: PackedRecords, cohort: Cohort, subjects: Sequence[Any] | np.ndarray | None
+) -> np.ndarray:
+    """Positions of the last record of each subject, in the order of the cohort."""
+    last = np.flatnonzero(np.diff(records.subject_index, append=-1) != 0)
+    if subjects is None:
+        return last
+    index = pd.Index(cohort.subjects).get_indexer(pd.Index(np.asarray(subjects)))
+    if (index < 0).any():
+        raise ArgumentError(f"{int((index < 0).sum())} of the subjects are not in the cohort")
+    return last[np.isin(records.subject_index[last], index)]
+
+
+def _shifted(
+    progress: Callable[[int, int], None], start: int, n_records: int
+) -> Callable[[int, int], None]:
+    return lambda done, _: progress(start + done, n_records)
+
+
+def _gates(
+    instances: pd.DataFrame, found: list[RowAttributions], order: np.ndarray
+) -> pd.DataFrame:
+    """What is known of each map, in the order of the records."""
+    back = np.argsort(order)
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in found])[back]
+        for name in ("output", "base", "gap", "rows_used", "withheld")
+    }
+    words = np.array([why for part in found for why in part.why], dtype=object)[back]
+    return instances.reset_index(drop=True).assign(**columns, why=words)
+
+
+def _ordered(events: pd.DataFrame, gates: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the subjects that are not withheld: statics, measurements, treatments of each."""
+    record = events["record"].to_numpy()
+    order = np.lexsort(
+        (events["time"].to_numpy(), events["kind"].map(KINDS.index).to_numpy(), record)
+    )
+    order = order[~gates["withheld"].to_numpy()[record[order]]]
+    events = events.iloc[order].reset_index(drop=True)
+    subject = gates["subject_id"].to_numpy()[record[order]]
+    return events.assign(subject_id=subject).loc[:, list(COLUMNS)]
