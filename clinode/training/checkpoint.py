@@ -15,7 +15,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from clinode.errors import CheckpointError
 from clinode.folder import read_json, verify_folder, write_folder, write_json
@@ -35,7 +35,7 @@ class FitState:
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
     best: dict[str, Tensor]  # empty while nothing was selected
-    moments: dict[str, Tensor]  # of AdamW: "exp_avg/NAME", "exp_avg_sq/NAME", "step/NAME"
+    moments: dict[str, Tensor]  # of AdamW
     step: int = 0
     epochs_done: int = 0
     best_loss: float | None = None
@@ -150,29 +150,3 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             where=path.name,
             fix="restore it from a copy, or fit again",
         ) from error
-
-
-def optimizer_moments(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """The state of AdamW by the names of the parameters; those never stepped have none."""
-    return {
-        f"{key}/{name}": value.detach()
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def restore_moments(
-    model: nn.Module, optimizer: torch.optim.AdamW, moments: dict[str, Tensor]
-) -> None:
-    """Puts the state of AdamW back as `optimizer_moments` took it."""
-    for name, parameter in model.named_parameters():
-        found = {
-            key: moments[f"{key}/{name}"].clone()
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"{key}/{name}" in moments
-        }
-        if found:  # the step count stays on the CPU, as torch keeps it
-            optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device)
-                for key, value in found.items()
-            }

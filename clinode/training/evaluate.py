@@ -6,7 +6,7 @@ and model and baselines are compared on the same resamples. What has no value sa
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,11 @@ from clinode.training.run import Run, mean_and_spread
 SMALLEST_CELL = 11  # subjects; smaller groups are neither shown nor derivable
 OLD_AGE = 65.0  # years
 _SHOWN_OF_SUBGROUPS = ("auroc", "auprc", "brier", "ece")
+
+
+class _Resampling(TypedDict):
+    n_resamples: int
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,7 @@ def evaluate(run: Run, cohort: Cohort, *, n_resamples: int = 1000, seed: int = 0
     """
     records = run.records(cohort, with_targets=True)
     units = np.asarray(cohort.groups)[records.subject_index]
-    options = {"n_resamples": n_resamples, "seed": seed}
+    options = _Resampling(n_resamples=n_resamples, seed=seed)
     if isinstance(run.task, Forecast):
         result = _evaluate_forecast(run, cohort, records, units, options)
         subgroups = ()
@@ -96,7 +101,7 @@ def evaluate(run: Run, cohort: Cohort, *, n_resamples: int = 1000, seed: int = 0
 
 
 def _evaluate_classification(
-    run: Run, cohort: Cohort, records: PackedRecords, units: np.ndarray, options: dict[str, int]
+    run: Run, cohort: Cohort, records: PackedRecords, units: np.ndarray, options: _Resampling
 ) -> tuple[ClassificationEvaluation, tuple[dict[str, Any], ...]]:
     if records.target is None or not isinstance(run.baselines, Baselines):
         raise CheckpointError("the run holds baselines of another task", where=run.folder.name)
@@ -183,7 +188,7 @@ def _level(value: Any) -> str:
 
 
 def _evaluate_forecast(
-    run: Run, cohort: Cohort, records: PackedRecords, units: np.ndarray, options: dict[str, int]
+    run: Run, cohort: Cohort, records: PackedRecords, units: np.ndarray, options: _Resampling
 ) -> ForecastEvaluation:
     if not isinstance(run.baselines, ForecastBaselines):
         raise CheckpointError("the run holds baselines of another task", where=run.folder.name)
@@ -249,7 +254,7 @@ def observed_forecasts(run: Run, cohort: Cohort) -> pd.DataFrame:
 
 
 def _evaluate_decoder(
-    run: Run, cohort: Cohort, records: PackedRecords, options: dict[str, int]
+    run: Run, cohort: Cohort, records: PackedRecords, options: _Resampling
 ) -> dict[str, Estimate]:
     """Mean squared error of what the model expects next, over the measured values.
 

@@ -249,7 +249,7 @@ class _Job:
 
     def _write(self, run: Run, state: FitState, unfinished: Path) -> None:
         name, cohort = self.parts.reported
-        evaluation = evaluate(run, cohort)
+        evaluation = evaluate(run, cohort, n_resamples=_N_RESAMPLES[name])
         metrics = _metrics(name, evaluation, state)
         predictions = _predictions(run, name, cohort)
         self._stop_if_asked()
@@ -271,6 +271,10 @@ class _Job:
                 shutil.copytree(last, folder / "checkpoints" / last.name)
 
         write_folder(self.out, write, kind="run")
+
+
+# what was trained on flatters: enough resamples to see that, not to lean on
+_N_RESAMPLES = {"train": 200, "tune": 1000}
 
 
 def _unfinished(out: Path) -> Path:

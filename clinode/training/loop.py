@@ -19,21 +19,16 @@ from torch.nn.utils import clip_grad_norm_
 from clinode.cohort import Classify, IrregularBatch, PackedRecords
 from clinode.errors import Interrupted, SolverError
 from clinode.sequence import Readout, SequenceModel, in_batches
-from clinode.training.checkpoint import (
-    FitState,
-    optimizer_moments,
-    restore_moments,
-    save_checkpoint,
-)
+from clinode.training.checkpoint import FitState, save_checkpoint
 from clinode.training.config import FitConfig
 from clinode.training.interrupt import StopFlag
 from clinode.training.optimise import (
+    AdamW,
     epoch_batches,
     isolated_randomness,
     keyed_generator,
     keyed_seed,
     learning_rate,
-    make_optimizer,
     n_steps_per_epoch,
     update_average,
 )
@@ -81,7 +76,7 @@ class TrainingLoop:
     ):
         self.model = model
         self.averaged = copy.deepcopy(model)
-        self.optimizer = make_optimizer(model, config)
+        self.optimizer = AdamW(model, config.weight_decay)
         self.records, self.positions, self.tune = records, positions, tune
         self.config, self.seed = config, seed
         self.device = next(model.parameters()).device
@@ -131,14 +126,18 @@ class TrainingLoop:
         """Writes a checkpoint of the state as it is."""
         state, surroundings = self.state, self.surroundings
         state.weights, state.average = self.model.state_dict(), self.averaged.state_dict()
-        state.moments = optimizer_moments(self.model, self.optimizer)
+        state.moments = self.optimizer.moments
         save_checkpoint(surroundings.checkpoints, state, identity=surroundings.identity)
         self._saved_at = time.monotonic()
 
     def _restore(self, state: FitState) -> None:
         self.model.load_state_dict(state.weights)
         self.averaged.load_state_dict(state.average)
-        restore_moments(self.model, self.optimizer, state.moments)
+        moments = {
+            name: value if name.startswith("step/") else value.to(self.device)
+            for name, value in state.moments.items()
+        }
+        self.optimizer = AdamW(self.model, self.config.weight_decay, moments)
         state.best = {name: value.to(self.device) for name, value in state.best.items()}
         self.state = state
 
@@ -146,17 +145,15 @@ class TrainingLoop:
         state, config, step = self.state, self.config, self.state.step
         batch = self._batch(step)
         rate = learning_rate(step, self.n_steps, config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         with isolated_randomness(keyed_seed(self.seed, "global", step), self.device):
             generator = keyed_generator(self.seed, "loss", step, device=self.device)
             loss = self.model.loss(batch, generator)
         loss.backward()
         norm = clip_grad_norm_(self.model.parameters(), config.gradient_norm)
         self._refuse_not_finite(float(loss.detach()), float(norm), len(batch))
-        self.optimizer.step()
+        self.optimizer.step(rate)
         update_average(self.averaged.state_dict(), self.model, step, config.average_decay)
         state.step += 1
         state.loss_sum += float(loss.detach())

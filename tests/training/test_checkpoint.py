@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from clinode.errors import CheckpointError, ResourceError
 from clinode.training.checkpoint import (
@@ -15,13 +14,9 @@ from clinode.training.checkpoint import (
     list_checkpoints,
     load_latest_checkpoint,
     load_tensors,
-    optimizer_moments,
-    restore_moments,
     save_checkpoint,
     save_tensors,
 )
-from clinode.training.config import FitConfig
-from clinode.training.optimise import make_optimizer
 
 
 def a_state(step: int = 3) -> FitState:
@@ -168,30 +163,3 @@ def test_views_of_one_storage_are_stored_apart(tmp_path):
     found = load_tensors(tmp_path / "views")
     assert torch.equal(found["column"], torch.tensor([1.0, 4.0]))
     assert torch.equal(found["all"], whole)
-
-
-def test_an_optimiser_restored_from_its_moments_steps_as_the_one_that_went_on():
-    def model_and_optimizer():
-        model = nn.Linear(3, 2)
-        with torch.no_grad():
-            model.weight.fill_(0.3)
-            model.bias.fill_(-0.1)
-        return model, make_optimizer(model, FitConfig())
-
-    def step(model, optimizer, k):
-        optimizer.zero_grad()
-        x = torch.randn(5, 3, generator=torch.Generator().manual_seed(k))
-        model(x).square().sum().backward()
-        optimizer.step()
-
-    model, optimizer = model_and_optimizer()
-    for k in range(3):
-        step(model, optimizer, k)
-    other, restored = model_and_optimizer()
-    other.load_state_dict(model.state_dict())
-    restore_moments(other, restored, optimizer_moments(model, optimizer))
-    for k in range(3, 6):
-        step(model, optimizer, k)
-        step(other, restored, k)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, other.state_dict()[name])

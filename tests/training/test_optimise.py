@@ -7,11 +7,11 @@ from torch import nn
 
 from clinode.training.config import FitConfig
 from clinode.training.optimise import (
+    AdamW,
     epoch_batches,
     isolated_randomness,
     keyed_generator,
     learning_rate,
-    make_optimizer,
     n_steps_per_epoch,
     start_average,
     update_average,
@@ -102,17 +102,70 @@ def test_counters_in_buffers_are_copied_and_not_averaged():
     assert average["num_batches_tracked"].item() == 7
 
 
+def quadratic_step(model, step):
+    model.zero_grad()
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
+    model(x).square().sum().backward()
+
+
+def test_the_optimiser_takes_the_steps_of_torchs_own():
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = AdamW(ours, weight_decay=0.1)
+    reference = torch.optim.AdamW(
+        [
+            {"params": [theirs.weight], "weight_decay": 0.1},
+            {"params": [theirs.bias], "weight_decay": 0.0},
+        ]
+    )
+    for step in range(20):
+        rate = 0.01 * (1 + step)
+        for group in reference.param_groups:
+            group["lr"] = rate
+        quadratic_step(ours, step)
+        quadratic_step(theirs, step)
+        optimizer.step(rate)
+        reference.step()
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-6, atol=1e-7)
+
+
 def test_only_matrices_decay():
     model = nn.Linear(3, 2)
-    optimizer = make_optimizer(model, FitConfig(weight_decay=0.1))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    for group in optimizer.param_groups:
-        group["lr"] = 0.5
-    optimizer.step()
+    AdamW(model, weight_decay=0.1).step(0.5)
     torch.testing.assert_close(model.weight.detach(), before["weight"] * (1 - 0.5 * 0.1))
     torch.testing.assert_close(model.bias.detach(), before["bias"])
+
+
+def test_a_weight_that_was_not_used_keeps_its_value_and_its_count():
+    model = nn.Linear(3, 2)
+    before = model.bias.detach().clone()
+    optimizer = AdamW(model, weight_decay=0.1)
+    quadratic_step(model, 0)
+    model.bias.grad = None
+    optimizer.step(0.1)
+    assert torch.equal(model.bias.detach(), before)
+    assert {name.split("/")[1] for name in optimizer.moments} == {"weight"}
+
+
+def test_an_optimiser_restored_from_its_moments_steps_as_the_one_that_went_on():
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    optimizer = AdamW(model, weight_decay=0.1)
+    for step in range(3):
+        quadratic_step(model, step)
+        optimizer.step(0.01)
+    other.load_state_dict(model.state_dict())
+    restored = AdamW(other, 0.1, {k: v.clone() for k, v in optimizer.moments.items()})
+    for step in range(3, 6):
+        quadratic_step(model, step)
+        optimizer.step(0.01)
+        quadratic_step(other, step)
+        restored.step(0.01)
+    assert torch.equal(model.weight, other.weight)
+    assert torch.equal(model.bias, other.bias)
 
 
 def test_draws_of_different_purposes_are_independent_streams():

@@ -19,7 +19,7 @@ from clinode.training import FitConfig, fit
 
 
 def main() -> None:
-    train, tune = make_cohort(120, seed=0), make_cohort(60, seed=2, first_id=9001)
+    train, tune = make_cohort(80, seed=0), make_cohort(40, seed=2, first_id=9001)
     print("ready", flush=True)
     for line in sys.stdin:
         process = os.fork()
@@ -32,7 +32,7 @@ def main() -> None:
 
 def _fit(train, tune, out: Path) -> int:
     model = LinearLatentODE(latent=3, hidden=6, statistics_hidden=6, head_hidden=8, static_code=4)
-    config = FitConfig(epochs=4, batch_size=16, bucket_batches=2, checkpoint_seconds=0.0)
+    config = FitConfig(epochs=2, batch_size=16, bucket_batches=2, checkpoint_seconds=0.0)
     try:
         fit(model, train, tune, task=Classify("died", at=48.0), out=out, config=config)
     except ClinodeError as error:
