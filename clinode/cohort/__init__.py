@@ -1,16 +1,20 @@
 """What was observed: cohorts of subjects measured at irregular times, read, checked and split."""
 
 from .batch import IrregularBatch, PaddedBatch, Treatments
+from .check import check
 from .cohort import Cohort, CohortArrays
 from .ledger import Ledger
 from .policy import Policy
 from .preprocess import Preprocessor
+from .read import FORMATS, read_cohort
 from .records import PackedRecords
 from .schema import CohortSchema, Conversion, Variable
+from .split import check_disjoint, split
 from .task import Classify, Forecast, Task, task_from_dict
 from .variables import VARIABLES
 
 __all__ = [
+    "FORMATS",
     "VARIABLES",
     "Classify",
     "Cohort",
@@ -27,5 +31,9 @@ __all__ = [
     "Task",
     "Treatments",
     "Variable",
+    "check",
+    "check_disjoint",
+    "read_cohort",
+    "split",
     "task_from_dict",
 ]

@@ -5,7 +5,7 @@ order, repeated keys, the ledger) is done once, in one way.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from clinode.cohort.cleaning import (
     REPEATED,
     Rules,
     count_out_of_order,
+    impossible_values,
     judge,
     moved_descriptors,
     read_rules,
@@ -63,6 +64,8 @@ class Parts:
         groups: subject_id (text) and group (text or number), or None.
         source: Facts about what was read.
         entries: Of the ledger, for rows that a format treats by itself.
+        derive: Adds or orders outcomes once their rows are unique.
+        schema: What a format knows of its variables.
     """
 
     observations: list[Staged] = field(default_factory=list)
@@ -73,6 +76,8 @@ class Parts:
     groups: pd.DataFrame | None = None
     source: dict[str, Any] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
+    derive: Callable[[Cells], None] | None = None
+    schema: CohortSchema | None = None
 
 
 @contextmanager
@@ -120,7 +125,7 @@ def assemble(
     Raises:
         SchemaError: A table breaks its contract, or the policy is strict and a row must change.
     """
-    schema = schema or CohortSchema()
+    schema = schema or parts.schema or CohortSchema()
     rules = read_rules(connection, parts.observations, policy, schema.variables)
     input_rules = read_rules(connection, parts.inputs, policy, schema.inputs, are_inputs=True)
     entries = list(parts.entries)
@@ -148,6 +153,8 @@ def assemble(
     outcomes = None if parts.outcomes is None else unique_outcomes(parts.outcomes)
     if outcomes is not None:
         entries += outcomes.entries
+        if parts.derive is not None:
+            parts.derive(outcomes)
 
     subjects = _number_subjects(connection, parts, statics, outcomes)
     rows, merged = write_observations(
@@ -173,8 +180,13 @@ def assemble(
     for name, frame in parts.frames.items():
         ids = frame["subject_id"].astype(str).to_numpy(dtype=object)
         write_frame(folder, name, frame.assign(subject_id=ids), np.asarray(texts, dtype=object))
-    parts.source["out_of_order"] = {
-        table: sum(count_out_of_order(connection, staged) for staged in several)
+    if views:
+        parts.source["impossible"] = impossible_values(connection, views, rules)
+    parts.source.setdefault("out_of_order", {})
+    parts.source["out_of_order"] |= {
+        table: sum(
+            count_out_of_order(connection, staged) for staged in several if staged.inflow == "read"
+        )
         for table, several in (("observations", parts.observations), ("inputs", parts.inputs))
     }
     made = CohortSchema(rules.variables, static_schema, input_rules.variables, outcome_schema)

@@ -25,6 +25,7 @@ from clinode.cohort.variables import DESCRIPTORS, find_variable, is_identifier
 from clinode.errors import SchemaError
 
 MOST_VARIABLES = 5000
+FEWEST_SUBJECTS = 11  # no smaller cell is shown (CMS cell size policy: none of 1 to 10)
 BATCH_ROWS = 1 << 17
 
 KEPT = 0
@@ -154,7 +155,7 @@ def judge(
             f"SELECT verdict, coalesce(index, -1), coalesce(variable, ''), count(*), "
             f"count(*) FILTER (clean IS DISTINCT FROM value) FROM {view} GROUP BY ALL"
         ).fetchall()
-    entries = [Entry(table=table, action="read", reason="", rows=staged.n_read)]
+    entries = [Entry(table=table, action=staged.inflow, reason="", rows=staged.n_read)]
     entries.append(Entry(table=table, action="dropped", reason="empty cell", rows=staged.n_empty))
     for verdict, index, arrived, count, converted in counts:
         name = rules.variables[index].name if index >= 0 else arrived
@@ -180,6 +181,27 @@ def judge(
         _refuse_changes(connection, staged, view)
     _refuse_other_units(staged, rules, counts)
     return entries
+
+
+def impossible_values(
+    connection: duckdb.DuckDBPyConnection, views: Sequence[str], rules: Rules
+) -> dict[str, dict[str, float | int | None]]:
+    """How many values of each variable are impossible, and their median if enough have some."""
+    union = " UNION ALL ".join(
+        f"SELECT subject, index, value FROM {view} WHERE verdict = {IMPOSSIBLE}" for view in views
+    )
+    with reading():
+        rows = connection.execute(
+            f"SELECT index, count(*), median(value), count(DISTINCT subject) FROM ({union}) "
+            f"GROUP BY index ORDER BY index"
+        ).fetchall()
+    return {
+        rules.variables[index].name: {
+            "rows": count,
+            "median": float(median) if n_subjects >= FEWEST_SUBJECTS else None,
+        }
+        for index, count, median, n_subjects in rows
+    }
 
 
 def write_observations(
@@ -361,7 +383,7 @@ def _distinct_names(connection: duckdb.DuckDBPyConnection, staged: Staged) -> se
             where=staged.source.name,
             fix="map the column that names the variable: variable=...",
         )
-    return {row[0] for row in rows}
+    return {*staged.names, *(row[0] for row in rows)}
 
 
 def _with_policy(variable: Variable, policy: Policy) -> Variable:

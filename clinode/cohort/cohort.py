@@ -207,7 +207,7 @@ class Cohort:
         if wanted.ndim != 1 or (np.diff(wanted) <= 0).any():
             raise ArgumentError(
                 "a cohort is indexed by ascending positions",
-                fix="use take() for one subject, and folds that keep the order (not train_test_split)",
+                fix="use take() for one subject, and folds that keep the order",
             )
         return self.take(wanted)
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clinode.cohort.cleaning import FEWEST_SUBJECTS
+
 if TYPE_CHECKING:
     from clinode.cohort.cohort import Cohort, CohortArrays
     from clinode.cohort.schema import Variable
 
-FEWEST_SUBJECTS = 11  # no smaller cell is shown (CMS cell size policy: none of 1 to 10)
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 

@@ -38,6 +38,8 @@ class Source:
         columns: DuckDB type by column name, in order.
         files: Where the rows are, in their order; empty for a table in memory.
         delimiter: Of a CSV file, else empty.
+        labels: What messages call each file; its name where left out.
+        header: Columns of the files, where the relation adds some.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Source:
     columns: dict[str, str]
     files: tuple[Path, ...] = ()
     delimiter: str = ""
+    labels: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
 
     @property
     def is_text(self) -> bool:
@@ -147,8 +151,10 @@ def literal(text: str) -> str:
 
 def _unreadable(source: Source | None, name: str) -> SchemaError:
     if source is not None and source.is_text:
-        for path in source.files:
-            _check_csv(path, list(source.columns), source.delimiter)
+        labels = source.labels or [path.name for path in source.files]
+        n_cells = len(source.header or source.columns)
+        for path, label in zip(source.files, labels, strict=True):
+            _check_csv(path, label, n_cells, source.delimiter)
     return SchemaError(
         "the file cannot be read to its end: it is truncated or altered",
         where=name,
@@ -242,35 +248,40 @@ def _open_csv(paths: Sequence[Path]) -> Source:
     return Source(name, relation, dict.fromkeys(header, "VARCHAR"), tuple(paths), delimiter)
 
 
-def read_header(path: Path) -> tuple[list[str], str]:
+def read_header(path: Path, label: str = "") -> tuple[list[str], str]:
     """Column names of a CSV file and the delimiter between them.
+
+    Args:
+        path: Of the file.
+        label: What messages call it; its name where left out.
 
     Raises:
         SchemaError: The file is not UTF-8 text, or its first line is no header.
     """
+    label = label or path.name
     try:
         with _open_bytes(path) as file:
             line = file.readline(LONGEST_LINE)
     except (OSError, EOFError):
         raise SchemaError(
             "the file cannot be read: it is truncated or not compressed as its name says",
-            where=path.name,
+            where=label,
             fix="export or copy it again",
         ) from None
     if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise SchemaError("the file is UTF-16", where=path.name, fix="save it as UTF-8")
+        raise SchemaError("the file is UTF-16", where=label, fix="save it as UTF-8")
     if b"\x00" in line:
-        raise SchemaError("line 1 holds a NUL byte", where=path.name, fix="save it as UTF-8 text")
+        raise SchemaError("line 1 holds a NUL byte", where=label, fix="save it as UTF-8 text")
     try:
         text = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise _not_utf8(path, error.start, 1) from None
+        raise _not_utf8(label, error.start, 1) from None
     delimiter = max(DELIMITERS, key=lambda mark: (text.count(mark), -DELIMITERS.index(mark)))
     try:
         names = next(csv.reader([text], delimiter=delimiter, strict=True), [])
     except csv.Error:
-        raise SchemaError("line 1 is not a header", where=path.name) from None
-    _check_header(names, path.name)
+        raise SchemaError("line 1 is not a header", where=label) from None
+    _check_header(names, label)
     return names, delimiter
 
 
@@ -311,15 +322,15 @@ def _open_bytes(path: Path) -> Iterator[io.BufferedIOBase]:
         yield file  # pyright: ignore[reportReturnType]  # both are buffered binary files
 
 
-def _not_utf8(path: Path, byte: int, line: int) -> SchemaError:
+def _not_utf8(label: str, byte: int, line: int) -> SchemaError:
     return SchemaError(
         f"byte {byte:,} (line {line:,}) is not UTF-8",
-        where=path.name,
+        where=label,
         fix="save the file as UTF-8 (it looks like a Windows or Latin code page)",
     )
 
 
-def _check_csv(path: Path, header: list[str], delimiter: str) -> None:
+def _check_csv(path: Path, label: str, n_cells: int, delimiter: str) -> None:
     """Find what makes a CSV file unreadable, and say where it is.
 
     Raises:
@@ -331,22 +342,22 @@ def _check_csv(path: Path, header: list[str], delimiter: str) -> None:
             for line, raw in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
                 if b"\x00" in raw:
                     raise SchemaError(
-                        f"line {line:,} holds a NUL byte", where=path.name, fix="export it again"
+                        f"line {line:,} holds a NUL byte", where=label, fix="export it again"
                     )
                 if len(raw) >= LONGEST_LINE:
                     raise SchemaError(
                         f"line {line:,} is longer than {LONGEST_LINE:,} bytes",
-                        where=path.name,
+                        where=label,
                         fix="look for a quotation mark that is not closed",
                     )
                 try:
                     raw.decode()
                 except UnicodeDecodeError as error:
-                    raise _not_utf8(path, offset + error.start, line) from None
+                    raise _not_utf8(label, offset + error.start, line) from None
                 offset += len(raw)
     except (OSError, EOFError):
         raise SchemaError(
-            "the compressed file is truncated or altered", where=path.name, fix="copy it again"
+            "the compressed file is truncated or altered", where=label, fix="copy it again"
         ) from None
     csv.field_size_limit(LONGEST_LINE)
     with _open_bytes(path) as file:
@@ -355,17 +366,17 @@ def _check_csv(path: Path, header: list[str], delimiter: str) -> None:
         start = 1
         try:
             for row in rows:
-                if row and len(row) != len(header):
+                if row and len(row) != n_cells:
                     raise SchemaError(
-                        f"line {start:,} has {len(row)} cells, expected {len(header)}",
-                        where=path.name,
+                        f"line {start:,} has {len(row)} cells, expected {n_cells}",
+                        where=label,
                         fix="quote cells that hold the delimiter, or export the file again",
                     )
                 start = rows.line_num + 1
         except csv.Error:
             raise SchemaError(
                 f"the quotation mark opened in line {start:,} is not closed rightly",
-                where=path.name,
+                where=label,
                 fix="close it, or export the file again",
             ) from None
 

@@ -39,7 +39,9 @@ class Staged:
         source: Where its rows are from.
         n_read: Rows, or cells of a wide table.
         n_empty: Cells of a wide table that hold nothing; they are not staged.
-        columns: The source's column of each role (for a wide table "value" is absent).
+        columns: The source's column of each role; without "value" the table numbers its rows.
+        names: Variables that are columns, and so are there even if every cell is empty.
+        inflow: "read", or "filled" where the rows come from another table of the ledger.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Staged:
     n_read: int
     n_empty: int
     columns: dict[str, str]
+    inflow: str = "read"
+    names: tuple[str, ...] = ()
 
 
 def stage_long(
@@ -72,8 +76,8 @@ def stage_long(
     check_columns(source, columns)
     tokens = policy.missing_tokens
     parts = [
-        f"{name_sql(source, columns['subject'], tokens)} AS subject",
-        f"{name_sql(source, columns['variable'], tokens)} AS variable",
+        f"{name_sql(source, columns['subject'])} AS subject",
+        f"{name_sql(source, columns['variable'])} AS variable",
     ]
     for role in ("time", "start", "end"):
         if role in columns:
@@ -125,7 +129,7 @@ def stage_wide(
         else f"CASE WHEN {fault} = {TEXT} THEN {text_sql('cell')} END"
     )
     inner = (
-        f"SELECT {name_sql(source, columns['subject'], tokens)} AS subject, {time} AS time, "
+        f"SELECT {name_sql(source, columns['subject'])} AS subject, {time} AS time, "
         f"{time_fault} AS time_fault, row_number() OVER () AS row, "
         f"unnest([{', '.join(map(literal, variables))}]) AS variable, "
         f"unnest([{', '.join(cells)}]) AS cell FROM {source.relation}"
@@ -139,11 +143,13 @@ def stage_wide(
         )
         connection.execute(
             f"CREATE TABLE {quoted(name + '_subjects')} AS SELECT DISTINCT "
-            f"{name_sql(source, columns['subject'], tokens)} AS subject FROM {source.relation}"
+            f"{name_sql(source, columns['subject'])} AS subject FROM {source.relation}"
         )
         n_rows = int(first_row(connection, f"SELECT count(*) FROM {source.relation}")[0])
     n_cells = n_rows * len(variables)
-    return Staged(name, source, n_cells, n_cells - _count(connection, name), columns)
+    return Staged(
+        name, source, n_cells, n_cells - _count(connection, name), columns, names=tuple(variables)
+    )
 
 
 def check_columns(source: Source, columns: dict[str, str]) -> None:
@@ -172,8 +178,11 @@ def text_sql(cell: str) -> str:
     return f"trim({cell}, ' \t\r\n')"
 
 
-def name_sql(source: Source, column: str, tokens: Sequence[str]) -> str:
-    """A subject's or a variable's name as text; NULL where there is none."""
+def name_sql(source: Source, column: str) -> str:
+    """A subject's or a variable's name as text; NULL where there is none.
+
+    Only an empty cell is no name: the missing tokens do not count here, for "Na" is sodium.
+    """
     kind, cell = source.columns[column], quoted(column)
     if kind in _FLOAT_TYPES:
         # whole numbers that met a missing cell on their way; 2^53 is where doubles lose them
@@ -183,12 +192,7 @@ def name_sql(source: Source, column: str, tokens: Sequence[str]) -> str:
             f"WHEN isinf({cell}) OR {broken} THEN CAST({cell} AS VARCHAR) "
             f"ELSE CAST(CAST({cell} AS BIGINT) AS VARCHAR) END"
         )
-    if kind != "VARCHAR":
-        return f"CAST({cell} AS VARCHAR)"
-    text = text_sql(cell)
-    return (
-        f"CASE WHEN lower({text}) IN ({', '.join(map(literal, tokens))}) THEN NULL ELSE {text} END"
-    )
+    return f"nullif({text_sql(f'CAST({cell} AS VARCHAR)')}, '')"
 
 
 def number_sql(cell: str, kind: str, tokens: Sequence[str]) -> tuple[str, str]:

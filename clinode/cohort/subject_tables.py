@@ -29,7 +29,7 @@ from clinode.cohort.staging import (
     text_sql,
     time_sql,
 )
-from clinode.cohort.variables import OUTCOMES, find_static, is_identifier
+from clinode.cohort.variables import find_static, is_identifier
 from clinode.errors import SchemaError
 
 MOST_LEVELS = 64  # texts with more different values are names, notes or dates, and no category
@@ -94,7 +94,7 @@ def read_cells(
     """
     check_columns(source, {"subject": subject})
     tokens = policy.missing_tokens
-    parts = [f"{name_sql(source, subject, tokens)} AS subject"]
+    parts = [f"{name_sql(source, subject)} AS subject"]
     if prediction_time is not None:
         check_columns(source, {"prediction_time": prediction_time})
         value, fault = time_sql(source, prediction_time, tokens, time_unit)
@@ -252,13 +252,16 @@ def _take_column(
     declared: dict[str, Variable],
 ) -> None:
     """Clean one column and account for its cells; entries "kept" are left to the caller."""
+    if name in policy.leave_out:
+        cells.count("dropped", "left out by the policy", name, len(value))
+        return
     if name not in declared and is_identifier(name):
         cells.count("dropped", "identifier", name, len(value))
         return
     if cells.table == "statics":
         variable = declared.get(name) or find_static(name)
     else:
-        variable = declared.get(name) or OUTCOMES.get(name) or Variable(name=name)
+        variable = declared.get(name) or Variable(name=name)
     variable = _with_policy(variable, policy)
     name = variable.name
     if name in cells.columns:

@@ -25,7 +25,10 @@ PH_HUNDREDFOLD = Conversion(
     low=650.0, high=810.0, scale=0.01, reason="pH written a hundred times too large"
 )
 
+PERCENT = Conversion(low=15.0, high=100.0, scale=0.01, reason="percent under a fraction")
+
 _CONVERSIONS = {
+    "FiO2": (PERCENT,),
     "Temp": (FAHRENHEIT,),
     "temp": (FAHRENHEIT,),
     "pH": (PH_TENFOLD, PH_HUNDREDFOLD),
@@ -67,7 +70,7 @@ _P12 = (
     ("pH", "Arterial pH", "1", (6.5, 8.1), "identity", "2744-1", (7.35, 7.45), ("arterial ph",)),
     ("Platelets", "Platelets", "cells/nL", (0, 10000), "log", "777-3", (150, 400), ("platelet count",)),
     ("RespRate", "Respiratory rate", "bpm", (1, 120), "identity", "9279-1", (12, 20), ("respiratory rate", "respiration rate")),
-    ("SaO2", "Arterial oxygen saturation", "%", (20, 100), "identity", "2708-6", (95, 100), ("oxygen saturation", "spo2")),
+    ("SaO2", "Arterial oxygen saturation", "%", (20, 100), "identity", "2708-6", (95, 100), ()),
     ("SysABP", "Systolic blood pressure, invasive", "mmHg", (20, 320), "identity", "76215-3", (90, 130), ("systolic arterial blood pressure",)),
     ("Temp", "Temperature", "deg C", (25, 45), "identity", "8310-5", (36.1, 37.5), ("temperature", "body temperature")),
     ("TroponinI", "Troponin I", "ug/L", (0, 10000), "log", "10839-9", (0, 0.04), ()),
