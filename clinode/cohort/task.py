@@ -33,16 +33,15 @@ class Classify:
     """
 
     outcome: str
-    at: float | None = None
+    at: float | int | None = None
     auxiliary: tuple[str, ...] = ()
 
     def __post_init__(self):
-        object.__setattr__(self, "auxiliary", tuple(self.auxiliary))
         if not self.outcome:
             raise ArgumentError("the name of the outcome is empty", fix="name an outcome column")
         if self.outcome in self.auxiliary:
             raise ArgumentError(f"{self.outcome!r} cannot be auxiliary to itself")
-        _check_time(self.at)
+        object.__setattr__(self, "at", _hours(self.at))
 
     @property
     def outcomes(self) -> tuple[str, ...]:
@@ -99,13 +98,14 @@ class Forecast:
             is taken; without either, the last observation of the training part less the horizon.
     """
 
-    horizon: float
-    at: float | None = None
+    horizon: float | int
+    at: float | int | None = None
 
     def __post_init__(self):
         if not (np.isfinite(self.horizon) and self.horizon > 0):
             raise ArgumentError(f"horizon must be positive hours, got {self.horizon}")
-        _check_time(self.at)
+        object.__setattr__(self, "horizon", float(self.horizon))
+        object.__setattr__(self, "at", _hours(self.at))
 
     def default_time(self, last_time: float) -> float:
         """Prediction time in hours where neither the cohort nor the task names one."""
@@ -135,6 +135,8 @@ def task_from_dict(data: dict[str, Any]) -> Task:
     kind = fields.pop("kind", None)
     if kind not in TASKS:
         raise ArgumentError(f"unknown task {kind!r}; there are: {', '.join(TASKS)}")
+    if "auxiliary" in fields:
+        fields["auxiliary"] = tuple(fields["auxiliary"])
     return TASKS[kind](**fields)
 
 
@@ -185,6 +187,7 @@ def instance_table(cohort: Cohort, default_time: float) -> InstanceTable:
     return InstanceTable(subject, time, row)
 
 
-def _check_time(at: float | None) -> None:
+def _hours(at: float | int | None) -> float | None:
     if at is not None and not np.isfinite(at):
         raise ArgumentError(f"the prediction time must be a finite number of hours, got {at}")
+    return None if at is None else float(at)
