@@ -16,9 +16,9 @@ from clinode.evaluation.scores import PerResample, ScoredRecords, ScoreTable, ra
 from clinode.statistics import wilson_interval
 
 N_BINS = 10
-_RESAMPLES_AT_ONCE = 64  # keeps the temporaries of a Newton step in the processor's cache
+_COUNTS_AT_ONCE = 2**17  # keeps the temporaries of a Newton step in the processor's cache
 _MOST_STEPS = 100
-_TOLERANCE = 1e-9
+_LAST_STEP = 1e-6  # on the logit; steps shrink quadratically, so the next would be some 1e-12
 
 
 def calibration_slope(table: ScoreTable) -> PerResample:
@@ -52,8 +52,9 @@ def ece(table: ScoreTable, n_bins: int = N_BINS) -> PerResample:
     that a boundary divides are shared out in proportion, so their order does not matter. Noise
     alone makes it positive, the more so the fewer records a bin has.
     """
-    mass, positive, predicted = _bins(table, n_bins)
-    return ratio(np.abs(positive - predicted).sum(axis=1), mass.sum(axis=1))
+    everyone = table.positive + table.negative
+    mass, excess = _bins(everyone, [everyone, table.positive - everyone * table.score], n_bins)
+    return ratio(np.abs(excess).sum(axis=1), mass.sum(axis=1))
 
 
 def calibration_curve(
@@ -82,8 +83,16 @@ def calibration_curve(
     """
     if n_bins < 1:
         raise ArgumentError(f"n_bins must be at least 1, got {n_bins}")
+    columns = ["n", "predicted", "observed", "low", "high"]
+    if not len(outcome):
+        return pd.DataFrame(columns=columns, dtype=np.float64)
     scored = ScoredRecords.sort(outcome, probability)
-    mass, positive, predicted = (part[0] for part in _bins(scored.count_once(), n_bins))
+    table = scored.count_once()
+    everyone = table.positive + table.negative
+    mass, positive, predicted = (
+        binned[0]
+        for binned in _bins(everyone, [everyone, table.positive, everyone * table.score], n_bins)
+    )
     subjects = np.arange(len(outcome)) if subjects is None else subjects
     rows = []
     for held, n, n_positive, total in zip(
@@ -93,23 +102,23 @@ def calibration_curve(
             n_subjects = len(np.unique(held))
             low, high = wilson_interval(round(n_positive / n * n_subjects), n_subjects, level)
             rows.append((round(n), total / n, n_positive / n, low, high))
-    return pd.DataFrame(rows, columns=["n", "predicted", "observed", "low", "high"])
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _bins(table: ScoreTable, n_bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mass, positives and sum of predictions of each bin, (resample, bin) each."""
-    everyone = table.positive + table.negative
-    running = [
-        np.cumsum(part, axis=1) for part in (everyone, table.positive, everyone * table.score)
-    ]
-    edges = _edges(running[0][:, -1], n_bins)
-    sums = np.empty((3, len(everyone), n_bins))
-    for position in range(len(everyone)):  # np.interp has no batches
-        mass = np.concatenate([[0.0], running[0][position]])
-        for part in range(3):
-            total = np.concatenate([[0.0], running[part][position]])
-            sums[part, position] = np.diff(np.interp(edges[position], mass, total))
-    return sums[0], sums[1], sums[2]
+def _bins(everyone: np.ndarray, parts: list[np.ndarray], n_bins: int) -> list[np.ndarray]:
+    """Sums of each part over bins of equal mass, (resample, bin) each; scores are shared out."""
+    mass = np.cumsum(everyone, axis=1)
+    edges = _edges(mass[:, -1], n_bins)
+    reached = np.stack([np.searchsorted(*pair) for pair in zip(mass, edges, strict=True)])
+    reached = np.minimum(reached, mass.shape[1] - 1)
+    held = np.take_along_axis(everyone, reached, axis=1)
+    missing = np.take_along_axis(mass, reached, axis=1) - edges  # of the score that an edge divides
+    share = np.where(held > 0, missing / np.where(held > 0, held, 1), 0)
+    sums = []
+    for part in parts:
+        running = np.take_along_axis(np.cumsum(part, axis=1), reached, axis=1)
+        sums.append(np.diff(running - share * np.take_along_axis(part, reached, axis=1), axis=1))
+    return sums
 
 
 def _edges(total: np.ndarray, n_bins: int) -> np.ndarray:
@@ -122,27 +131,33 @@ def _edges(total: np.ndarray, n_bins: int) -> np.ndarray:
 def _recalibrate(table: ScoreTable, exists: np.ndarray, *, with_slope: bool) -> np.ndarray:
     """Slope, or intercept at slope 1, of the logistic regression of the outcome on the logit."""
     found = np.full(len(exists), np.nan)
-    if len(table.score) and (table.score[0] <= 0 or table.score[-1] >= 1):
+    if not exists.any() or table.score[0] <= 0 or table.score[-1] >= 1:
         return found
     resamples = np.flatnonzero(exists)
-    for begin in range(0, len(resamples), _RESAMPLES_AT_ONCE):
-        block = resamples[begin : begin + _RESAMPLES_AT_ONCE]
+    # what fits all resamples together is a few steps from each
+    together = (part[resamples].sum(axis=0)[None] for part in (table.positive, table.negative))
+    start = _newton(ScoreTable(table.score, *together), (0.0, 1.0), with_slope=with_slope)[:, 0]
+    at_once = max(1, _COUNTS_AT_ONCE // len(table.score))
+    for begin in range(0, len(resamples), at_once):
+        block = resamples[begin : begin + at_once]
         part = ScoreTable(table.score, table.positive[block], table.negative[block])
-        found[block] = _newton(part, with_slope=with_slope)
+        found[block] = _newton(part, tuple(start), with_slope=with_slope)[int(with_slope)]
     return found
 
 
-def _newton(table: ScoreTable, *, with_slope: bool) -> np.ndarray:
+def _newton(table: ScoreTable, start: tuple[float, float], *, with_slope: bool) -> np.ndarray:
+    """Intercepts and slopes, (2, resample), from one start; NaN where it did not converge."""
     x = logit(table.score)
     x = x - (x[0] + x[-1]) / 2 if with_slope else x
     everyone, farthest = table.positive + table.negative, np.abs(x).max()
-    intercept, slope = np.zeros(len(everyone)), np.ones(len(everyone))
+    intercept, slope = (np.full(len(everyone), value) for value in start)
     reach = np.full(len(everyone), np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):  # saturated risks: NaN, not converged
         for _ in range(_MOST_STEPS):
             risk = expit(intercept[:, None] + slope[:, None] * x)
-            weight = everyone * risk * (1 - risk)
-            residual = table.positive - everyone * risk
+            expected = everyone * risk
+            weight = expected * (1 - risk)
+            residual = table.positive - expected
             excess, total = residual.sum(axis=1), weight.sum(axis=1)
             slope_step = center = np.zeros(len(everyone))
             if with_slope:
@@ -153,9 +168,9 @@ def _newton(table: ScoreTable, *, with_slope: bool) -> np.ndarray:
             reach = np.abs(intercept_step) + np.abs(slope_step) * farthest
             share = _share_of_step(reach)
             intercept, slope = intercept + share * intercept_step, slope + share * slope_step
-            if not (reach >= _TOLERANCE).any():
+            if not (reach >= _LAST_STEP).any():
                 break
-    return np.where(reach < _TOLERANCE, slope if with_slope else intercept, np.nan)
+    return np.where(reach < _LAST_STEP, [intercept, slope], np.nan)
 
 
 def _share_of_step(reach: np.ndarray) -> np.ndarray:

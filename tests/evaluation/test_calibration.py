@@ -150,5 +150,6 @@ def test_many_records_of_few_subjects_widen_the_intervals_of_the_curve():
 def test_a_curve_of_few_records_has_few_bins():
     curve = calibration_curve(np.array([0.0, 1.0, 1.0]), np.array([0.2, 0.5, 0.7]))
     assert curve["n"].tolist() == [1, 1, 1]
+    assert len(calibration_curve(np.empty(0), np.empty(0))) == 0
     with pytest.raises(ArgumentError, match="n_bins must be at least 1"):
         calibration_curve(np.array([0.0]), np.array([0.2]), n_bins=0)
