@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clinode.figures.picture import INK, LINE, LOWER, QUIET, styled
+from clinode.figures.picture import INK, LOWER, QUIET, styled
 
 
 def calibration_figure(bins: pd.DataFrame, probability: np.ndarray) -> Figure:
@@ -17,8 +17,7 @@ def calibration_figure(bins: pd.DataFrame, probability: np.ndarray) -> Figure:
     with styled():
         figure = Figure(figsize=(5.6, 4.2), layout="constrained")
         top, under = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        top.plot([0, 1], [0, 1], color=LINE, lw=1.2, zorder=1)
-        top.text(0.985, 0.93, "perfect calibration", color=QUIET, ha="right", fontsize=8)
+        top.plot([0, 1], [0, 1], color=QUIET, lw=0.8, ls=":", zorder=1)
         top.errorbar(
             bins["predicted"],
             bins["observed"],

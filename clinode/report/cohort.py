@@ -161,7 +161,7 @@ def _calibration(scored: pd.DataFrame | None) -> dict[str, object] | None:
         "image": data_uri(calibration_figure(bins, predicted)),
         "alt": "Calibration curve: observed frequency against predicted probability in groups of "
         "equal size, with a histogram of the predictions; the numbers are in the table below.",
-        "caption": "On the diagonal, predicted and observed agree. Bars: 95 % Wilson intervals.",
+        "caption": "On the dotted line, predicted and observed agree. Bars: 95 % Wilson intervals.",
         "rows": rows,
     }
 

@@ -15,9 +15,9 @@ import pandas as pd
 from clinode.cohort import Variable
 from clinode.report.wording import hours, measured, printable, signed
 
-LEFT, RIGHT, WIDTH = 215, 880, 960
+LEFT, RIGHT, WIDTH = 250, 890, 960
 TOP, ROW, PAD = 26, 30, 6
-LABEL = 34  # characters that fit left of the picture
+LABEL = 40  # characters that fit left of the picture
 MOST_MARKS = 1500  # beyond this a page would pass its size; the rest is merged, and said so
 TITLED_MARKS = 700  # tooltips for the largest contributions only
 
@@ -77,8 +77,8 @@ def timeline(
     return Timeline(
         rows=rows,
         ticks=[{"x": across(t), "label": f"{t:g}"} for t in _ticks(first, prediction_time)],
-        height=top + 40,
-        bottom=top,
+        height=float(top + 40),
+        bottom=float(top),
         decision=across(prediction_time),
         description=(
             f"{len(rows)} variables over {hours(span)}, {len(points)} measured points. "
@@ -96,8 +96,6 @@ def _thin(points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     large = points["attribution"].abs() >= cut
     small = points[~large].assign(hour=np.floor(points.loc[~large, "time"]))
     merged = small.groupby(["variable", "hour"], observed=True, as_index=False).agg(
-        subject_id=("subject_id", "first"),
-        kind=("kind", "first"),
         time=("time", "mean"),
         value=("value", "mean"),
         attribution=("attribution", "sum"),
@@ -106,8 +104,10 @@ def _thin(points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         f"{len(small)} of {len(points)} points with small contributions are drawn as {len(merged)} "
         "hourly means; their contributions are summed."
     )
-    columns = list(points.columns)
-    return pd.concat([points[large], merged[columns]]).sort_values("time", kind="stable"), note
+    drawn = ["time", "variable", "value", "attribution"]
+    return pd.concat([points.loc[large, drawn], merged[drawn]]).sort_values(
+        "time", kind="stable"
+    ), note
 
 
 def _threshold(attribution: pd.Series, count: int) -> float:
@@ -213,4 +213,4 @@ def _ticks(first: float, last: float) -> Sequence[float]:
         (s for s in (0.25, 0.5, 1, 2, 3, 6, 12, 24, 48, 168, 720, 8766) if span / s <= 9), 87660
     )
     start = math.ceil(first / step)
-    return [k * step for k in range(start, math.floor(last / step + 1e-9) + 1)]
+    return [float(k * step) for k in range(start, math.floor(last / step + 1e-9) + 1)]

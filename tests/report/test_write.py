@@ -31,7 +31,7 @@ def run(cohort, tmp_path_factory):
         train,
         task=cn.Classify(outcome),
         out=tmp_path_factory.mktemp("runs") / "run",
-        config=cn.FitConfig(n_epochs=2),
+        config=cn.FitConfig(epochs=2),
     )
 
 
@@ -198,7 +198,7 @@ def test_a_hostile_variable_name_is_printed_not_obeyed(payload, tmp_path):
         hostile,
         task=cn.Classify(cohort.outcomes.columns[-1]),
         out=tmp_path / "run",
-        config=cn.FitConfig(n_epochs=1),
+        config=cn.FitConfig(epochs=1),
     )
     explained = cn.explain(run, hostile, subjects=hostile.subjects[:2])
     index = cn.write_report(run, hostile, explained, tmp_path / "report")
