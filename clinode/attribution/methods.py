@@ -105,6 +105,7 @@ def explain_rows(
 def _adaptive(
     function: RowFunction, x: Tensor, baseline: Tensor, config: MethodConfig
 ) -> RowAttributions:
+    """Integrated gradients, refined until each subject's sum is right: the default."""
     path = integrate_path(
         function,
         x,
@@ -131,6 +132,8 @@ def _adaptive(
 def _captum_integrated_gradients(
     function: RowFunction, x: Tensor, baseline: Tensor, config: MethodConfig
 ) -> RowAttributions:
+    """Integrated gradients by Captum, with a fixed number of steps."""
+
     def values(piece: slice) -> Tensor:
         which = torch.arange(piece.start, piece.stop)
         return IntegratedGradients(function).attribute(
@@ -156,6 +159,8 @@ def _captum_integrated_gradients(
 def _saliency(
     function: RowFunction, x: Tensor, baseline: Tensor, config: MethodConfig
 ) -> RowAttributions:
+    """The gradient by Captum, with its sign: a slope, not a share of the output."""
+
     def values(piece: slice) -> Tensor:
         which = torch.arange(piece.start, piece.stop)
         rows = x[piece].detach().requires_grad_()
@@ -178,6 +183,8 @@ def _saliency(
 def _input_x_gradient(
     function: RowFunction, x: Tensor, baseline: Tensor, config: MethodConfig
 ) -> RowAttributions:
+    """Gradient times change from the baseline by Captum: first order only."""
+
     def values(piece: slice) -> Tensor:
         which = torch.arange(piece.start, piece.stop)
         change = (x[piece] - baseline[piece]).detach().requires_grad_()

@@ -56,10 +56,11 @@ def _as_interruption(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"clinode {__version__}")
         raise typer.Exit
+    return wanted
 
 
 app = typer.Typer(

@@ -1,7 +1,75 @@
 """`clinode check`: what is in a cohort, and what became of every row of it."""
 
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
 from clinode.cli.options import Answer, Data
 
 
-def check(data: Data, answer: Answer) -> None:
-    """Read a cohort, account for every row, and write what it looks like."""
+def check(
+    data: Data,
+    answer: Answer,
+    out: Annotated[
+        Path, typer.Option(help="JSON file that says what the cohort looks like.")
+    ] = Path("fingerprint.json"),
+    suggest: Annotated[
+        Path | None, typer.Option(help="YAML file for rules about doubtful rows, to be edited.")
+    ] = None,
+) -> None:
+    """Read a cohort, account for every row, and look for what is suspicious.
+
+    Nothing is changed. `--suggest` writes what a person should decide as a policy to edit, which
+    every command then follows with `--policy`.
+    """
+    from clinode.cohort import check as look_over
+    from clinode.folder import atomic_write, check_place, write_json
+
+    for path in (out, suggest):
+        if path is not None:
+            check_place(path)
+    found = look_over(data.read())
+    write_json(out, found["fingerprint"])
+    if suggest is not None:
+        atomic_write(suggest, found["suggested_policy"])
+    lines = [*_what_there_is(found), "", *_ledger(found), "", *_suspicions(found), ""]
+    lines.append(f"Wrote {out}" + (f" and {suggest}; edit it" if suggest is not None else ""))
+    answer.tell({**found, "out": out, "suggest": suggest}, lines)
+
+
+def _what_there_is(found: dict[str, Any]) -> list[str]:
+    from clinode.cli.answers import table
+
+    fingerprint = found["fingerprint"]
+    measured = [
+        (variable["name"], variable["unit"], variable["n"], variable["n_subjects"])
+        for variable in fingerprint["variables"]
+    ]
+    return [
+        f"{found['n_subjects']:,} subjects, {found['n_observations']:,} observations, "
+        f"{fingerprint['n_inputs']:,} treatments, format {found['source']['format']}",
+        "",
+        *table(["variable", "unit", "observations", "subjects"], measured),
+    ]
+
+
+def _ledger(found: dict[str, Any]) -> list[str]:
+    from clinode.cli.answers import table
+
+    rows: dict[tuple[str, str, str], int] = {}
+    for entry in found["ledger"]:
+        key = (entry["table"], entry["action"], entry["reason"])
+        rows[key] = rows.get(key, 0) + entry["rows"]
+    words = "balance" if found["balanced"] else "DO NOT BALANCE: please report it"
+    drawn = table(["table", "action", "reason", "rows"], [(*key, n) for key, n in rows.items()])
+    return [*drawn, f"Rows read and rows kept, dropped, merged and moved {words}."]
+
+
+def _suspicions(found: dict[str, Any]) -> list[str]:
+    from clinode.cli.answers import table
+
+    if not found["findings"]:
+        return ["Nothing suspicious was found."]
+    rows = [(one["kind"], one["table"], one["variable"], one["text"]) for one in found["findings"]]
+    return ["To look at:", *table(["kind", "table", "variable", "what"], rows)]

@@ -77,7 +77,7 @@ def _carry_out(folder: Path, answer: Answer, n_subjects: int, seed: int) -> dict
         "outcome": task.outcome,
         "evaluation": evaluation.to_dict(),
         "planted": _planted_agreement(attributions, held_out),
-        "withheld": int(attributions.gates["withheld"].sum()),
+        "withheld": int(attributions.gates["withheld"].to_numpy(dtype=bool).sum()),
         "pages": len(attributions.gates),
     }
 

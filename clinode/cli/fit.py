@@ -64,16 +64,11 @@ def fit(
     task = _task(settings.get("task"), outcome, horizon, at, auxiliary or [])
     schedule = _schedule(settings.get("fit"), task)
     cohort = data.read()
-    parts = clinode.split(
-        cohort,
-        fractions=_fractions(fractions),
-        salt=salt,
-        **({"published": True} if published else {}),
-    )
-    train, tune = parts[0], parts[1] if len(parts[1]) else None
+    train, tune = _parts(cohort, None if published else _fractions(fractions), salt)
+    n_tune = 0 if tune is None else len(tune)
     answer.progress(
-        f"{len(cohort):,} subjects: {len(train):,} train, {len(parts[1]):,} tune, "
-        f"{len(cohort) - len(train) - len(parts[1]):,} are held out"
+        f"{len(cohort):,} subjects: {len(train):,} train, {n_tune:,} tune, "
+        f"{len(cohort) - len(train) - n_tune:,} are held out"
     )
     run = clinode.fit(
         chosen,
@@ -84,7 +79,7 @@ def fit(
         seed=int(settings.get("seed", 0)) if seed is None else seed,
         device=device,
         config=schedule,
-        **({"progress": False} if answer.json else {}),
+        progress=not answer.json,
     )
     result = {"run": out, "task": run.task.to_dict(), "seed": run.seed, "metrics": run.metrics}
     part = "the tuning part" if tune is not None else "the training part itself"
@@ -225,6 +220,30 @@ def _schedule(stored: dict[str, Any] | None, task: "Task") -> Any:
     if not stored:
         return recommended
     return fill(FitConfig, {**recommended.to_dict(), **stored}, where="fit")
+
+
+def _parts(
+    cohort: "Cohort", fractions: tuple[float, float, float] | None, salt: str
+) -> "tuple[Cohort, Cohort | None]":
+    """Who trains and who tunes; without fractions, as published with the data."""
+    from clinode.cohort import split
+
+    if fractions is not None:
+        train, tune, _ = split(cohort, fractions, salt)
+        return train, tune if len(tune) else None
+    parts = split(cohort, published=True)
+    named = {word: part for part in parts for word in _words(part)}
+    if "train" not in named:
+        raise ArgumentError(
+            f"no published split is called 'train'; there are {', '.join(named)}",
+            fix="leave --published out to split by hash",
+        )
+    return named["train"], named.get("tuning")
+
+
+def _words(part: "Cohort") -> set[str]:
+    """What a published split is called."""
+    return set() if part.splits is None else set(part.splits["split"])
 
 
 def _fractions(text: str) -> tuple[float, float, float]:

@@ -7,14 +7,14 @@ def overview(answer: Answer) -> None:
     """List the models, readers, attribution methods and baselines."""
     from clinode.attribution import BASELINES, METHODS
     from clinode.cli.answers import table
-    from clinode.cohort import READERS
+    from clinode.cohort import FORMATS
     from clinode.sequence import MODELS
 
     rows = [
         (kind, name, _first_line(thing))
         for kind, table_of in (
             ("model", MODELS),
-            ("reader", READERS),
+            ("reader", FORMATS),
             ("method", METHODS),
             ("baseline", BASELINES),
         )

@@ -7,7 +7,7 @@ record (`encode`, `latent`) and in their field; towers, heads and losses are sha
 import inspect
 from abc import ABC, abstractmethod
 from types import SimpleNamespace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class SequenceModel(nn.Module, ABC):
         """Name and hyper-parameters, JSON-ready; `model_from_config` reads it back."""
         return {"name": self.name, **vars(self.settings)}
 
-    def build(self, schema: Preprocessor, task: Task, generator: torch.Generator) -> Self:
+    def build(self, schema: Preprocessor, task: Task, generator: torch.Generator) -> "SequenceModel":
         """A copy with its sizes fixed and its parameters drawn from `generator`, in float32."""
         built = type(self)(**vars(self.settings))
         built.schema, built.task = schema, task
