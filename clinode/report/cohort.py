@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -192,7 +193,7 @@ def _ranking(cohort: Cohort, attributions: Attributions) -> dict[str, object] | 
     }
 
 
-def _interval(row: Mapping[str, float], name: str) -> str:
+def _interval(row: Mapping[str, Any], name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     text = significant(row[name])
     return f"{text} [{significant(low)}, {significant(high)}]" if np.isfinite(low) else text
