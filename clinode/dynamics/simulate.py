@@ -15,6 +15,7 @@ from torch import Tensor
 from clinode.errors import ArgumentError, SolverError
 from clinode.system import Quantity, System, Values, as_signal, flat_names
 
+from .adaptive import solve_dopri5
 from .solvers import (
     FIXED_STEP,
     Limits,
@@ -24,7 +25,6 @@ from .solvers import (
     iterate,
     one_by_one,
     select,
-    solve_dopri5,
     solve_fixed,
 )
 
@@ -285,8 +285,8 @@ def _failure(system: System, problem: Problem, solution: Solution) -> SolverErro
 
 
 def _words(status: Tensor) -> np.ndarray:
-    words = [Status(code).words for code in status.flatten().tolist()]
-    return np.array(words).reshape(tuple(status.shape))
+    words = np.array([word.words for word in Status])
+    return np.asarray(words[status.cpu().numpy()])
 
 
 def _labels(quantities: tuple[Quantity, ...]) -> list[str]:

@@ -1,12 +1,12 @@
-"""Initial value problems: fixed-step methods over a batch, and torchdiffeq's Dormand-Prince.
+"""Initial value problems: fixed-step methods over a batch of trajectories, and maps.
 
 A batch shares nothing but the arithmetic: each trajectory has its own output times, its own steps,
 which end at its output times and at the breakpoints of its input, and its own status. A trajectory
 that fails stops; the others do not notice. Nothing here raises on it: `clinode.dynamics.simulate`
 does.
 
-The fixed-step methods do not control their error: halve the step to see it. Stiff systems need a
-step below the fastest time constant with all of them.
+These methods do not control their error: halve the step to see it, or choose the adaptive method
+of `clinode.dynamics.adaptive`. Stiff systems need a step below their fastest time constant.
 """
 
 import math
@@ -17,7 +17,6 @@ from enum import IntEnum
 
 import numpy as np
 import torch
-import torchdiffeq
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -203,50 +202,6 @@ def iterate(problem: Problem, *, step: float, limits: Limits | None = None) -> S
     )
 
 
-def solve_dopri5(
-    problem: Problem, *, rtol: float = 1e-6, atol: float = 1e-9, limits: Limits | None = None
-) -> Solution:
-    """Dormand-Prince 5(4) of torchdiffeq for one trajectory (a problem without batch axes).
-
-    Its steps end at the breakpoints of the input. torchdiffeq checks itself by bare asserts that
-    print the state and vanish under `python -O`; here every step is watched from outside.
-
-    Args:
-        problem: What to solve; `x0` is (state,).
-        rtol: Relative tolerance of one step, in the root mean square over the states.
-        atol: Absolute tolerance, in the states' units.
-        limits: Steps and wall time.
-    """
-    watched = _Watched(problem, limits or Limits())
-    times = problem.times.tolist()
-    breaks = problem.signal.breakpoints.tolist()
-    inside = sorted({t for t in breaks if times[0] < t < times[-1]})
-    ends = [*inside, times[-1]] if len(times) > 1 else []
-    x, start, states = problem.x0, times[0], [problem.x0]
-    status = Status.OK
-    try:
-        for end in ends:
-            at = problem.times.new_tensor(start)
-            x = _jump(problem.field, problem.signal, at, x)
-            outputs = [t for t in times if start < t <= end]
-            found = watched.solve(x, start, end, outputs, rtol, atol)
-            states += found[: len(outputs)]
-            x, start = found[-1], end
-    except _Stopped as stop:
-        status = stop.status
-        outputs = [t for t in times if start < t <= watched.reached]
-        if outputs:  # the same steps again, up to the last output before the failure
-            retry = _Watched(problem, Limits())
-            states += retry.solve(x, start, outputs[-1], outputs, rtol, atol)
-    missing = [torch.full_like(problem.x0, math.nan)] * (len(times) - len(states))
-    return Solution(
-        torch.stack([*states, *missing]),
-        torch.tensor(status.value, device=problem.x0.device),
-        problem.times.new_tensor(times[-1] if status is Status.OK else watched.reached),
-        torch.tensor(watched.n_evaluations, device=problem.x0.device),
-    )
-
-
 def one_by_one(system: System, problem: Problem, solve: Callable[[Problem], Solution]) -> Solution:
     """A batch solved trajectory by trajectory, by a solver that knows no batches."""
     parts = [solve(select(system, problem, index)) for index in np.ndindex(*problem.batch)]
@@ -323,7 +278,7 @@ def _march(
             status = torch.where(moves, Status.WALL_TIME.value, status)
             saved += [x] * (len(kept) - len(saved))
             break
-        after = _jump(problem.field, problem.signal, start, x, moves) if k in jumps else x
+        after = jump(problem.field, problem.signal, start, x, moves) if k in jumps else x
         candidate = advance(start, width, after)
         finite = candidate.isfinite().all(dim=-1)
         stopped = torch.where(moves & ~finite, k, stopped)
@@ -348,7 +303,7 @@ def _jump_steps(signal: Signal | FunctionSignal, grid: Grid) -> frozenset[int]:
     return frozenset(hit.reshape(-1, hit.shape[-1]).any(dim=0).nonzero().flatten().tolist())
 
 
-def _jump(
+def jump(
     field: Field,
     signal: Signal | FunctionSignal,
     t: Tensor,
@@ -376,8 +331,8 @@ def _jump(
     def along(fraction: float, x: Tensor) -> Tensor:
         return torch.func.jvp(lambda u: field(t, x, u), (base,), (dose,))[1]
 
+    slope = along(0.0, x)
     with torch.no_grad():
-        slope = along(0.0, x)
         found = field(t, x, base + dose) - field(t, x, base)
         scale = slope.abs().amax(dim=-1, keepdim=True)
         off = ((found - slope).abs() > 1e-4 * scale + 1e-9).any(dim=-1)
@@ -387,68 +342,14 @@ def _jump(
             "effect depends on how long it lasts",
             fix="give it as a value over a short interval",
         )
-    after = x
+    # B does not depend on x where it is the same at both ends of its own effect.
+    straight = x + slope
+    is_straight = ((along(0.0, straight) - slope).abs() <= 1e-12 * scale).all(dim=-1)
+    if (is_straight | ~hit).all():
+        return torch.where(hit.unsqueeze(-1), straight, x)
+    curved = x
     width = x.new_tensor(1 / IMPULSE_STEPS)
     for _ in range(IMPULSE_STEPS):
-        after = _rk4_step(along, width, after)
+        curved = _rk4_step(along, width, curved)
+    after = torch.where(is_straight.unsqueeze(-1), straight, curved)
     return torch.where(hit.unsqueeze(-1), after, x)
-
-
-class _Stopped(Exception):
-    """Carries a status out of torchdiffeq."""
-
-    def __init__(self, status: Status):
-        super().__init__(status.words)
-        self.status = status
-
-
-class _Watched:
-    """The field of one trajectory as torchdiffeq calls it, with every step watched."""
-
-    def __init__(self, problem: Problem, limits: Limits):
-        self.problem = problem
-        self.limits = limits
-        self.deadline = time.monotonic() + limits.wall_time_seconds
-        self.reached = float(problem.times[0])
-        self.n_evaluations = 0
-        self.n_steps = 0
-        self.middle = problem.times[0]
-
-    def solve(
-        self, x: Tensor, start: float, end: float, outputs: list[float], rtol: float, atol: float
-    ) -> list[Tensor]:
-        """States at the output times and, last, at the end of a piece without breakpoints."""
-        self.middle = self.problem.times.new_tensor((start + end) / 2)
-        grid = [start, *outputs] if outputs and outputs[-1] == end else [start, *outputs, end]
-        t = self.problem.times.new_tensor(grid)
-        states = torchdiffeq.odeint(
-            self, x, t, rtol=rtol, atol=atol, method="dopri5", options={"step_t": t[-1:]}
-        )
-        if not isinstance(states, Tensor) or not states.isfinite().all():
-            raise _Stopped(Status.NOT_FINITE)
-        self.reached = end
-        return list(states[1:])
-
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
-        self.n_evaluations += 1
-        u = self.problem.signal(t, within=self.middle)
-        rate = self.problem.field(t, x, u.to(x.dtype))
-        if not rate.isfinite().all():
-            raise _Stopped(Status.NOT_FINITE)
-        return rate
-
-    def callback_step(self, t: Tensor, x: Tensor, width: Tensor) -> None:
-        """Called by torchdiffeq before each attempted step."""
-        self.n_steps += 1
-        if not x.isfinite().all():
-            raise _Stopped(Status.NOT_FINITE)
-        if not t + width > t:
-            raise _Stopped(Status.STEP_UNDERFLOW)
-        if self.n_steps > self.limits.max_steps:
-            raise _Stopped(Status.STEP_BUDGET)
-        if time.monotonic() > self.deadline:
-            raise _Stopped(Status.WALL_TIME)
-
-    def callback_accept_step(self, t: Tensor, x: Tensor, width: Tensor) -> None:
-        """Called by torchdiffeq after each accepted step, with the time where it began."""
-        self.reached = float((t + width).detach())

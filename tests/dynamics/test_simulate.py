@@ -253,7 +253,7 @@ def test_fixed_step_adaptive_and_scipy_agree_on_van_der_pol():
         atol=1e-12,
         method="DOP853",
     ).y.T
-    adaptive = simulate(VanDerPol(2.0), [2.0, 0.0], times, rtol=1e-9, atol=1e-11)
+    adaptive = simulate(VanDerPol(2.0), [2.0, 0.0], times, rtol=1e-8, atol=1e-10)
     fixed = simulate(VanDerPol(2.0), [2.0, 0.0], times, method="rk4", step=0.01)
     np.testing.assert_allclose(adaptive.states, exact, atol=1e-6)
     np.testing.assert_allclose(fixed.states, exact, atol=1e-5)
@@ -262,7 +262,7 @@ def test_fixed_step_adaptive_and_scipy_agree_on_van_der_pol():
 @pytest.mark.parametrize("how", every_method(0.05))
 def test_a_trajectory_does_not_depend_on_its_batch_mates(how):
     generator = torch.Generator().manual_seed(0)
-    n = 6
+    n = 4
     x0 = torch.randn(n, 2, generator=generator).double()
     times = torch.rand(n, 9, generator=generator).double().cumsum(dim=-1)
     knots = torch.rand(n, 3, generator=generator).double().cumsum(dim=-1)
