@@ -196,7 +196,7 @@ class Cohort:
 
     __iter__ = None  # a subject alone has no type here; `take([0])` is a cohort of one
 
-    def __getitem__(self, positions: np.ndarray | slice) -> "Cohort":
+    def __getitem__(self, positions: np.ndarray | slice | tuple) -> "Cohort":
         """The cohort at ascending positions, or of a boolean mask: how scikit-learn makes folds.
 
         Raises:

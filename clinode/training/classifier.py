@@ -67,24 +67,24 @@ class CohortClassifier(ClassifierMixin, BaseEstimator):
         self.out = out
         self.progress = progress
 
-    def fit(self, X: Cohort, y: np.ndarray | pd.Series | list | None = None) -> "CohortClassifier":
+    def fit(self, X: object, y: np.ndarray | pd.Series | list | None = None) -> "CohortClassifier":
         """Trains on every subject of a cohort; nothing is selected.
 
         Raises:
             ArgumentError: X is not a cohort, or y disagrees with its outcomes.
             SchemaError: As `clinode.fit`.
         """
-        _require_cohort(X)
-        task = Classify(self._outcome_of(X), at=self.at)
+        cohort = _as_cohort(X)
+        task = Classify(self._outcome_of(cohort), at=self.at)
         if y is not None:
-            _check_labels(np.asarray(y, dtype=np.float64), _labels(X, task.outcome))
+            _check_labels(np.asarray(y, dtype=np.float64), _labels(cohort, task.outcome))
         config = FitConfig.recommended(task)
         if self.epochs is not None:
             config = replace(config, epochs=self.epochs)
         with TemporaryDirectory(prefix="clinode-") as temporary:
             self.run_ = fit(
                 LinearLatentODE() if self.model is None else self.model,
-                X,
+                cohort,
                 task=task,
                 out=Path(temporary) / "run" if self.out is None else self.out,
                 seed=self.seed,
@@ -100,7 +100,7 @@ class CohortClassifier(ClassifierMixin, BaseEstimator):
         self.n_features_in_ = len(names)
         return self
 
-    def predict_proba(self, X: Cohort) -> Float[np.ndarray, "subject two"]:
+    def predict_proba(self, X: object) -> Float[np.ndarray, "subject two"]:
         """Probability of 0 and of 1, one row a subject.
 
         Raises:
@@ -109,17 +109,17 @@ class CohortClassifier(ClassifierMixin, BaseEstimator):
         probability = self._last_predictions(X)["probability"].to_numpy()
         return np.stack([1.0 - probability, probability], axis=1)
 
-    def decision_function(self, X: Cohort) -> Float[np.ndarray, " subject"]:
+    def decision_function(self, X: object) -> Float[np.ndarray, " subject"]:
         """Log odds, one a subject."""
         return self._last_predictions(X)["logit"].to_numpy()
 
-    def predict(self, X: Cohort) -> Int[np.ndarray, " subject"]:
+    def predict(self, X: object) -> Int[np.ndarray, " subject"]:
         """1 where the probability is above one half."""
         return (self.decision_function(X) > 0).astype(np.int64)
 
     def score(
         self,
-        X: Cohort,
+        X: object,
         y: np.ndarray | pd.Series | list | None = None,
         sample_weight: np.ndarray | None = None,
     ) -> float:
@@ -132,7 +132,7 @@ class CohortClassifier(ClassifierMixin, BaseEstimator):
             SchemaError: No label is known.
         """
         check_is_fitted(self)
-        labels = _labels(X, self._task.outcome)
+        labels = _labels(_as_cohort(X), self._task.outcome)
         if y is not None:
             _check_labels(np.asarray(y, dtype=np.float64), labels)
         known = ~np.isnan(labels)
@@ -164,19 +164,19 @@ class CohortClassifier(ClassifierMixin, BaseEstimator):
             raise SchemaError("the cohort has no outcome column", where="outcomes")
         return str(columns[-1])
 
-    def _last_predictions(self, cohort: Cohort) -> pd.DataFrame:
+    def _last_predictions(self, X: object) -> pd.DataFrame:
         check_is_fitted(self)
-        _require_cohort(cohort)
-        table = self.run_.predict(cohort)
+        table = self.run_.predict(_as_cohort(X))
         return table.drop_duplicates("subject_id", keep="last").reset_index(drop=True)
 
 
-def _require_cohort(X: object) -> None:
+def _as_cohort(X: object) -> Cohort:
     if not isinstance(X, Cohort):
         raise ArgumentError(
             f"X must be a Cohort, got {type(X).__name__}",
             fix="read the data with clinode.read_cohort, or build it with Cohort.from_tables",
         )
+    return X
 
 
 def _labels(cohort: Cohort, outcome: str) -> np.ndarray:

@@ -136,21 +136,24 @@ def _subgroup_row(group: str, part: ClassificationEvaluation) -> dict[str, Any]:
 def _hide_small(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Levels of one subgroup without any count from 1 to 10, shown or derivable from the others.
 
-    Where one count alone would be hidden, the total gives it away, so the next smallest goes too.
-    Where positives or negatives are few, so do the metrics: they are noise, and tell the count.
+    Where positives or negatives are few the metrics go too: they are noise, and tell the count.
+    Where one count alone would be hidden the total gives it away, so that of the next smallest
+    level is hidden as well; its metrics stay.
     """
     n = np.array([row["n"] for row in rows])
     events = np.array([row["n_events"] for row in rows])
-    small_n = _with_company(n < SMALLEST_CELL, n)
-    few = (events < SMALLEST_CELL) | (n - events < SMALLEST_CELL)
-    small_events = _with_company(small_n | few, np.minimum(events, n - events))
+    few = np.minimum(events, n - events) < SMALLEST_CELL
+    hide_n = _with_company(n < SMALLEST_CELL, n)
+    hide_events = _with_company(hide_n | few, np.minimum(events, n - events))
     hidden = []
-    for row, hide_n, hide_events in zip(rows, small_n, small_events, strict=True):
+    for position, row in enumerate(rows):
         shown = dict(row)
-        if hide_n:
+        if hide_n[position]:
             shown["n"] = None
-        if hide_events:
-            shown |= dict.fromkeys(("n_events", *_SHOWN_OF_SUBGROUPS))
+        if hide_events[position]:
+            shown["n_events"] = None
+        if few[position]:
+            shown |= dict.fromkeys(_SHOWN_OF_SUBGROUPS)
         hidden.append(shown)
     return hidden
 
@@ -174,17 +177,20 @@ def _subgroup_levels(cohort: Cohort) -> dict[str, np.ndarray]:
             words = np.where(old < OLD_AGE, f"below {OLD_AGE:g}", f"{OLD_AGE:g} and above")
             levels = np.where(np.isnan(old), "missing", words)
         elif variable.kind in ("binary", "categorical"):
-            levels = np.array([_level(value) for value in column], dtype=object)
+            words = {number: word for word, number in reversed(variable.words)}  # the first word
+            levels = np.array([_level(value, words) for value in column], dtype=object)
         else:
             continue
         found[variable.label or variable.name] = levels.astype(object)
     return found
 
 
-def _level(value: Any) -> str:
+def _level(value: Any, words: Mapping[float, str]) -> str:
     if pd.isna(value):
         return "missing"
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    if isinstance(value, int | float):
+        return words.get(float(value), f"{value:g}")
+    return str(value)
 
 
 def _evaluate_forecast(

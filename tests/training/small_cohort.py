@@ -49,4 +49,7 @@ def make_tables(n_subjects: int, seed: int = 0, first_id: int = 1) -> dict[str, 
 
 def make_cohort(n_subjects: int, seed: int = 0, first_id: int = 1) -> Cohort:
     """The tables as a cohort."""
-    return Cohort.from_tables(**make_tables(n_subjects, seed, first_id))
+    tables = make_tables(n_subjects, seed, first_id)
+    return Cohort.from_tables(
+        tables["observations"], statics=tables["statics"], outcomes=tables["outcomes"]
+    )

