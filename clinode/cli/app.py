@@ -19,7 +19,7 @@ from clinode.cli.check import check
 from clinode.cli.demo import demo
 from clinode.cli.doctor import doctor
 from clinode.cli.explain import explain, report
-from clinode.cli.failures import told_to_a_person
+from clinode.cli.failures import INTERRUPTED, told_to_a_person
 from clinode.cli.fit import evaluate, fit, predict
 from clinode.cli.options import spread_out
 from clinode.cli.overview import overview
@@ -49,7 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _as_interruption)
     with told_to_a_person(given, examples):
         command = typer.main.get_command(app)
-        sys.exit(command.main(in_order(command, given, examples), standalone_mode=False) or 0)
+        code = command.main(in_order(command, given, examples), standalone_mode=False)
+        if code == INTERRUPTED:  # what typer makes of an interruption, which it does not tell
+            raise KeyboardInterrupt
+        sys.exit(code or 0)
 
 
 def _as_interruption(number: int, frame: FrameType | None) -> None:

@@ -84,12 +84,12 @@ def test_a_full_disk_exits_with_6_and_leaves_nothing_half_written(run_folder, st
 
 
 def test_output_that_nobody_reads_any_more_is_no_error():
-    process = start("list", "--json")
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.wait(timeout=120) == 0
-    assert process.stderr is not None
-    assert "Traceback" not in process.stderr.read()
+    with start("list", "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(timeout=120) == 0
+        assert "Traceback" not in process.stderr.read()
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
