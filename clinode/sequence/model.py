@@ -1,7 +1,7 @@
 """The face of every sequence model: what `fit`, `explain` and the engine of systems may ask of one.
 
 A model is a configuration until `build` fixes its sizes. Families differ in how they run through a
-record (`encode`, `latent`) and in their field; towers, heads and losses are shared (`heads.py`).
+record (`_run`, `_carry`) and in their field; towers, heads and losses are shared (`heads.py`).
 """
 
 import inspect
@@ -14,13 +14,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clinode.cohort import Classify, IrregularBatch, PackedRecords, Preprocessor, Task
+from clinode.cohort import Classify, Forecast, IrregularBatch, PackedRecords, Preprocessor, Task
 from clinode.errors import ArgumentError
 from clinode.sequence.heads import ClassificationHead, ForecastHead, expectation_loss
 from clinode.sequence.readout import Encoding, Prepared, Readout, in_batches
 from clinode.system import System
 
 RANGE_QUANTILES = (0.005, 0.995)  # of the training part's latent states
+RECOMMENDED = {  # what hyper-parameters of None stand for, found on PhysioNet-2012 set a
+    Classify: {
+        "dropout": 0.4,
+        "statistics_dropout": 0.5,
+        "statistics_hidden": 32,
+        "head_hidden": 64,
+    },
+    Forecast: {
+        "dropout": 0.3,
+        "statistics_dropout": 0.3,
+        "statistics_hidden": 128,
+        "head_hidden": 128,
+    },
+}
 
 
 class SequenceModel(nn.Module, ABC):
@@ -42,6 +56,7 @@ class SequenceModel(nn.Module, ABC):
     schema: Preprocessor
     task: Task
     head: ClassificationHead | ForecastHead
+    decoder: nn.Linear
     latent_low: Tensor
     latent_high: Tensor
 
@@ -60,19 +75,21 @@ class SequenceModel(nn.Module, ABC):
         """Name and hyper-parameters, JSON-ready; `model_from_config` reads it back."""
         return {"name": self.name, **vars(self.settings)}
 
-    def build(self, schema: Preprocessor, task: Task, generator: torch.Generator) -> "SequenceModel":
+    def build(
+        self, schema: Preprocessor, task: Task, generator: torch.Generator
+    ) -> "SequenceModel":
         """A copy with its sizes fixed and its parameters drawn from `generator`, in float32."""
         built = type(self)(**vars(self.settings))
         built.schema, built.task = schema, task
         n_features = built._construct(generator)
-        settings = built.settings
+        chosen = vars(built.settings)
         shared = {
+            name: recommended if chosen[name] is None else chosen[name]
+            for name, recommended in RECOMMENDED[type(task)].items()
+        }
+        shared |= {
             "n_features": n_features,
-            "dropout": settings.dropout,
-            "statistics_dropout": settings.statistics_dropout,
-            "statistics_hidden": settings.statistics_hidden,
-            "static_code": settings.static_code,
-            "head_hidden": settings.head_hidden,
+            "static_code": built.settings.static_code,
             "generator": generator,
         }
         if isinstance(task, Classify):
@@ -141,23 +158,56 @@ class SequenceModel(nn.Module, ABC):
             + settings.next_observation_weight * expected
         )
 
-    @abstractmethod
-    def _construct(self, generator: torch.Generator) -> int:
-        """Make parameters and buffers for `self.schema`; gives the number of features of a row."""
-
-    @abstractmethod
     def encode(self, batch: IrregularBatch) -> Encoding:
         """Run through the records; rows without an observation only flow."""
+        states, before = self._run(batch)
+        asked = batch.prediction_time.unsqueeze(1)
+        if batch.query_time is not None:
+            asked = torch.cat(
+                [asked, torch.where(batch.query_time.isnan(), asked, batch.query_time)], 1
+            )
+        carried = self._features(self._carry(batch, states, asked))
+        return Encoding(
+            features=self._features(states),
+            at_prediction=carried[:, 0],
+            at_query=carried[:, 1:],
+            next_observation=self.decoder(before),
+        )
 
-    @abstractmethod
     def latent(
         self, batch: IrregularBatch, query_time: Float[Tensor, "batch query"]
     ) -> Float[Tensor, "batch query latent"]:
         """Latent state at asked times (hours, float64) from what lies at or before each.
 
         Between and after rows the state only flows, with the treatments given then; a rate still
-        running at the prediction time is held. Before the first row it is the starting state.
+        running at the prediction time is held. Before the first row it is the starting state, 0.
         """
+        self._require_built()
+        states, _ = self._run(batch)
+        return self._carry(batch, states, query_time)
+
+    @abstractmethod
+    def _construct(self, generator: torch.Generator) -> int:
+        """Make parameters and buffers for `self.schema`; gives the number of features of a row."""
+
+    @abstractmethod
+    def _run(
+        self, batch: IrregularBatch
+    ) -> tuple[Float[Tensor, "row latent"], Float[Tensor, "row latent"]]:
+        """Latent states after and just before the observations of each row."""
+
+    @abstractmethod
+    def _carry(
+        self,
+        batch: IrregularBatch,
+        states: Float[Tensor, "row latent"],
+        query_time: Float[Tensor, "batch query"],
+    ) -> Float[Tensor, "batch query latent"]:
+        """States carried from the last row at or before each asked time to that time."""
+
+    @abstractmethod
+    def _features(self, states: Float[Tensor, "*place latent"]) -> Float[Tensor, "*place feature"]:
+        """What the heads read of a state."""
 
     @property
     @abstractmethod
@@ -197,6 +247,8 @@ def _thin(
 
 def _check_settings(settings: dict[str, Any]) -> None:
     for name, value in settings.items():
+        if value is None and name in RECOMMENDED[Classify]:
+            continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ArgumentError(f"{name} must be a number, got {value!r}")
         if isinstance(value, int) and value < 1 and "drop" not in name and "weight" not in name:
