@@ -3,6 +3,7 @@
 from .attributions import Attributions
 from .baselines import BASELINES, read_normal_ranges
 from .explain import explain
+from .faithfulness import PlantedRecovery, planted_recovery
 from .function import AttributionMap, attribute
 from .methods import METHODS
 
@@ -11,7 +12,9 @@ __all__ = [
     "METHODS",
     "AttributionMap",
     "Attributions",
+    "PlantedRecovery",
     "attribute",
     "explain",
+    "planted_recovery",
     "read_normal_ranges",
 ]

@@ -66,47 +66,37 @@ class Attributions:
             variable, kind, subjects and measurements (how many), and per_subject and
             per_measurement each with _low and _high; largest per_subject first.
         """
-        shown = self.gates.loc[~self.gates["withheld"], "subject_id"].to_numpy()
-        names = ["kind", "variable"]
-        columns = ["per_subject", "per_measurement"]
-        bounds = [f"{column}_{end}" for column in columns for end in ("low", "high")]
+        names, columns = ["kind", "variable"], ["per_subject", "per_measurement"]
+        bounds = [f"{column}{end}" for column in columns for end in ("", "_low", "_high")]
         if not len(self.events):
-            return pd.DataFrame(columns=[*names, "subjects", "measurements", *columns, *bounds])
-        subject = pd.Index(shown).get_indexer(self.events["subject_id"])
-        events = pd.DataFrame(
-            {
-                "group": self.events.groupby(names, sort=True, observed=True).ngroup(),
-                "subject": subject,
-                "signed": self.events["attribution"],
-                "size": self.events["attribution"].abs(),
-            }
-        )
-        found = self.events[names].drop_duplicates().sort_values(names, ignore_index=True)
-        n_groups = len(found)
-        sums = _table(events, "signed", len(shown), n_groups)
-        sizes = _table(events, "size", len(shown), n_groups)
-        counts = _table(events.assign(one=1.0), "one", len(shown), n_groups)
+            return pd.DataFrame(columns=[*names, "measurements", "subjects", *bounds])
+        is_shown = ~self.gates["withheld"].to_numpy(dtype=bool)
+        shown = self.gates["subject_id"].to_numpy()[is_shown]
+        groups = self.events.groupby(names, sort=True, observed=True)
+        table = groups["attribution"].agg(measurements="size").reset_index()
+        n_subjects, n_groups = len(shown), len(table)
+        subject = pd.Index(shown).get_indexer(pd.Index(self.events["subject_id"]))
+        cell = subject * n_groups + groups.ngroup().to_numpy()
+
+        def by_subject(values: np.ndarray) -> np.ndarray:
+            flat = np.bincount(cell, weights=values, minlength=n_subjects * n_groups)
+            return flat.reshape(n_subjects, n_groups)
+
+        attribution = self.events["attribution"].to_numpy()
+        sums, sizes = by_subject(attribution), by_subject(np.abs(attribution))
+        counts = by_subject(np.ones(len(cell)))
         statistics = {}
         for group in range(n_groups):
             statistics[f"per_subject {group}"] = _mean_of(np.abs(sums[:, group]))
             statistics[f"per_measurement {group}"] = _ratio_of(sizes[:, group], counts[:, group])
-        drawn = bootstrap(statistics, np.arange(len(shown)), n_resamples=n_resamples, seed=seed)
-        table = found.assign(
-            subjects=(counts > 0).sum(axis=0), measurements=counts.sum(axis=0).astype(np.int64)
-        )
+        drawn = bootstrap(statistics, np.arange(n_subjects), n_resamples=n_resamples, seed=seed)
+        table["subjects"] = (counts > 0).sum(axis=0)
         for column in columns:
             estimates = [drawn.estimate(f"{column} {group}") for group in range(n_groups)]
             table[column] = [e.value for e in estimates]
             table[f"{column}_low"] = [e.low for e in estimates]
             table[f"{column}_high"] = [e.high for e in estimates]
         return table.sort_values("per_subject", ascending=False, kind="stable", ignore_index=True)
-
-
-def _table(events: pd.DataFrame, column: str, n_subjects: int, n_groups: int) -> np.ndarray:
-    """Sum of a column for each subject and group, (subject, group)."""
-    cell = events["subject"].to_numpy() * n_groups + events["group"].to_numpy()
-    flat = np.bincount(cell, weights=events[column].to_numpy(), minlength=n_subjects * n_groups)
-    return flat.reshape(n_subjects, n_groups)
 
 
 def _mean_of(values: np.ndarray):

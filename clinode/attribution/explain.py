@@ -1,7 +1,7 @@
 """Explain a run on a cohort: how much each measured event moved the output of each subject."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def explain(
         raise ArgumentError(f"window must be a positive number of hours, got {window}")
     if at is not None and not np.isfinite(at):
         raise ArgumentError(f"the prediction time must be a finite number of hours, got {at}")
-    records = run.records(cohort) if at is None else _records_at(run, cohort, at)
+    records = PackedRecords.build(cohort, run.schema, run.task, with_targets=False, at=at)
     positions = _last_of_each(records, cohort, subjects)
     observed = measured_events(cohort, records, positions)
     options = BaselineConfig(
@@ -121,34 +121,6 @@ def explain(
         outcome=run.task.outcome,
         tolerance=tolerance,
     )
-
-
-@dataclass(frozen=True)
-class _AtOneTime:
-    """A cohort seen at one prediction time: what its outcomes say of theirs is set aside."""
-
-    cohort: Cohort
-    outcomes: None = None
-
-    @property
-    def subjects(self) -> np.ndarray:
-        return self.cohort.subjects
-
-    @property
-    def schema(self) -> Any:
-        return self.cohort.schema
-
-    @property
-    def statics(self) -> pd.DataFrame:
-        return self.cohort.statics
-
-    def arrays(self) -> Any:
-        return self.cohort.arrays()
-
-
-def _records_at(run: Run, cohort: Cohort, at: float) -> PackedRecords:
-    schema = replace(run.schema, prediction_time=float(at))
-    return PackedRecords.build(_AtOneTime(cohort), schema, run.task, with_targets=False)
 
 
 def _last_of_each(

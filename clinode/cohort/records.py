@@ -18,7 +18,7 @@ from clinode.cohort.batch import (
 )
 from clinode.cohort.cohort import Cohort
 from clinode.cohort.preprocess import Preprocessor
-from clinode.cohort.task import Classify, Forecast, Task, instance_table
+from clinode.cohort.task import Classify, Forecast, InstanceTable, Task, instance_table
 from clinode.errors import ArgumentError
 
 
@@ -44,7 +44,13 @@ class PackedRecords:
 
     @classmethod
     def build(
-        cls, cohort: Cohort, schema: Preprocessor, task: Task, with_targets: bool = True
+        cls,
+        cohort: Cohort,
+        schema: Preprocessor,
+        task: Task,
+        with_targets: bool = True,
+        *,
+        at: float | None = None,
     ) -> "PackedRecords":
         """Standardise a cohort with the training schema.
 
@@ -53,12 +59,17 @@ class PackedRecords:
             schema: Fitted on the training part.
             task: Whose instances are wanted.
             with_targets: Whether to read outcomes, or observations after the prediction time.
+            at: One prediction time for all subjects, hours, in place of their own; outcomes then
+                stay unknown.
 
         Raises:
             SchemaError: Unknown variables; with targets, a missing or non-binary outcome column.
         """
         schema.check(cohort)
         table = instance_table(cohort, schema.prediction_time)
+        if at is not None:
+            n = len(cohort.subjects)
+            table = InstanceTable(np.arange(n), np.full(n, float(at)), np.full(n, -1))
         reach = task.horizon if isinstance(task, Forecast) and with_targets else 0.0
         rows = _Rows.build(cohort, schema, table, reach)
         first = rows.offset[table.subject_index]

@@ -109,7 +109,7 @@ def test_a_row_leaves_the_batch_when_it_has_arrived_and_pays_only_for_itself():
     together = integrate_path(function, x, zeros(x))
     alone = integrate_path(lambda x, _: x.sum(1), x[:1], zeros(x[:1]))
     assert together.rows_used[0] == alone.rows_used[0]
-    assert together.rows_used[1] > 5 * together.rows_used[0]
+    assert together.rows_used[1] > 4 * together.rows_used[0]
 
 
 def test_results_do_not_depend_on_batch_mates_or_batch_size():
