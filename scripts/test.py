@@ -8,6 +8,7 @@ when all did. Standard library only; nothing of the system is touched.
 """
 
 import argparse
+import os
 import sys
 import time
 
@@ -19,8 +20,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THRE
 def checks(python, data, quick):
     """Name, command and environment variables of each check, in the order they run."""
     pytest = [python, "-m", "pytest", "-q", "--durations=8"]
-    if data:
-        pytest += ["--data", data]
+    if data:  # in one word: pytest would take a second one for a place to look for its settings
+        pytest += ["--data={}".format(data)]
     side_by_side = ["-n", "2"]  # two workers of one thread each
     rows = [
         ("lint", [python, "-m", "ruff", "check", "."], {}),
@@ -45,9 +46,10 @@ def main():
     parser.add_argument("--data", metavar="DIR", help="folder with the open data sets")
     parser.add_argument("--quick", action="store_true", help="leave out slow tests and notebooks")
     options = parser.parse_args()
+    data = os.path.abspath(options.data) if options.data else None
     python = environment.ready_python()
     results = []
-    for name, command, variables in checks(python, options.data, options.quick):
+    for name, command, variables in checks(python, data, options.quick):
         environment.say("\n== {} ==".format(name))
         start = time.monotonic()
         code = environment.run(command, **variables)

@@ -19,5 +19,5 @@ def data_dir(request) -> Path:
     """The folder of open data sets; a test that asks for it is skipped in words without it."""
     folder = Path(request.config.getoption("--data"))
     if not folder.is_dir():
-        pytest.skip("no data folder: pass --data DIR to run the tests on open data sets")
+        pytest.skip("no data folder: pass --data=DIR to run the tests on open data sets")
     return folder.resolve()

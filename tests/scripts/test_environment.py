@@ -1,6 +1,7 @@
 import ast
 import errno
 import importlib.util
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -159,9 +160,16 @@ def test_every_check_runs_although_one_fails_and_the_exit_code_says_so(
     assert summary[2].endswith("passed")
 
 
-def test_the_data_folder_reaches_every_run_of_the_tests(environment, monkeypatch):
+def test_the_data_folder_reaches_every_run_of_the_tests_in_one_word(environment, monkeypatch):
     monkeypatch.setitem(sys.modules, "environment", environment)
-    rows = load("test").checks(Path("python"), "open data", quick=False)
+    rows = load("test").checks(Path("python"), "/open data", quick=False)
     runs = [command for name, command, _ in rows if "tests" in name]
     assert len(runs) == 2
-    assert all(command[command.index("--data") + 1] == "open data" for command in runs)
+    assert all("--data=/open data" in command for command in runs)
+
+
+def test_pytest_finds_its_settings_beside_a_data_folder_elsewhere(tmp_path):
+    command = [sys.executable, "-m", "pytest", f"--data={tmp_path}", "--help"]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPTS.parent, check=False)
+    assert told.returncode == 0, told.stderr
+    assert "--data=DIR" in told.stdout
