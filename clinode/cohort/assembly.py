@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from clinode.cohort.cleaning import (
     IDENTIFIER,
+    IMPOSSIBLE,
     REASONS,
     REPEATED,
     Rules,
@@ -47,7 +48,7 @@ from clinode.cohort.staging import Staged, stage_long
 from clinode.cohort.subject_tables import Cells, merge_statics, read_cells, unique_outcomes
 from clinode.errors import SchemaError
 
-MEMORY_LIMIT = "512MB"
+MEMORY_LIMIT = "128MB"
 """Of DuckDB while a cohort is read; what does not fit is spilled to the temporary folder."""
 
 
@@ -93,7 +94,7 @@ def engine(*, is_large: bool = False) -> Iterator[tuple[duckdb.DuckDBPyConnectio
     folder = temporary_folder()
     scratch = folder / "scratch"
     scratch.mkdir()
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": MEMORY_LIMIT,
         "temp_directory": str(scratch),
         "preserve_insertion_order": "true",  # so that a row number of a staged table is the file's
@@ -145,11 +146,10 @@ def assemble(
         input_views.append(view)
 
     declared = {variable.name: variable for variable in schema.statics}
-    statics = merge_statics(parts.statics, pd.concat(moved), policy, declared) if moved else None
-    if statics is not None:
-        statics.count("filled", "identifier from the observations", "", n_identifiers)
-        statics.count("merged", "it is the subject_id", "", n_identifiers)
-        entries += statics.entries
+    statics = merge_statics(parts.statics, moved, policy, declared)
+    statics.count("filled", "identifier from the observations", "", n_identifiers)
+    statics.count("merged", "it is the subject_id", "", n_identifiers)
+    entries += statics.entries
     outcomes = None if parts.outcomes is None else unique_outcomes(parts.outcomes)
     if outcomes is not None:
         entries += outcomes.entries
@@ -169,7 +169,7 @@ def assemble(
 
     texts = pd.Index(subjects.astype(str).astype(object))
     static_schema = ()
-    if statics is not None and statics.columns:
+    if statics.columns:
         _write_statics(folder, statics, texts)
         static_schema = tuple(statics.variables[name] for name in sorted(statics.columns))
     outcome_schema: tuple[str, ...] = ()
@@ -180,7 +180,7 @@ def assemble(
     for name, frame in parts.frames.items():
         ids = frame["subject_id"].astype(str).to_numpy(dtype=object)
         write_frame(folder, name, frame.assign(subject_id=ids), np.asarray(texts, dtype=object))
-    if views:
+    if any(entry.reason == REASONS[IMPOSSIBLE] for entry in entries):
         parts.source["impossible"] = impossible_values(connection, views, rules)
     parts.source.setdefault("out_of_order", {})
     parts.source["out_of_order"] |= {
@@ -244,21 +244,16 @@ def assemble_tables(
 def _number_subjects(
     connection: duckdb.DuckDBPyConnection,
     parts: Parts,
-    statics: Cells | None,
+    statics: Cells,
     outcomes: Cells | None,
 ) -> np.ndarray:
-    names = []
-    for staged in (*parts.observations, *parts.inputs):
-        names.append(staged.name)
-        if "value" not in staged.columns:
-            names.append(f"{staged.name}_subjects")
     others: set[str] = set()
     for cells in (parts.statics, statics, outcomes):
         if cells is not None:
             others |= set(cells.subject.tolist())
     if parts.groups is not None:
         others |= set(parts.groups["subject_id"].tolist())
-    return subject_table(connection, names, sorted(others))
+    return subject_table(connection, [*parts.observations, *parts.inputs], sorted(others))
 
 
 def _merge_entries(merged: dict[int, int], rules: Rules, table: str) -> list[Entry]:

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clinode.cohort.ledger import Entry
 from clinode.cohort.policy import ANY, Policy
 from clinode.cohort.schema import Variable, plain_name
-from clinode.cohort.sources import first_row, literal, quoted, reading
+from clinode.cohort.sources import first_row, literal, quoted, reading, unreadable
 from clinode.cohort.staging import BOUND, FAULTS, FINE, MISSING, NOT_A_NUMBER, TEXT, Staged
 from clinode.cohort.variables import DESCRIPTORS, find_variable, is_identifier
 from clinode.errors import SchemaError
@@ -383,7 +382,10 @@ def _distinct_names(connection: duckdb.DuckDBPyConnection, staged: Staged) -> se
             where=staged.source.name,
             fix="map the column that names the variable: variable=...",
         )
-    return {*staged.names, *(row[0] for row in rows)}
+    names = {*staged.names, *(row[0] for row in rows)}
+    if any("\x00" in name for name in names):
+        raise unreadable(staged.source)
+    return names
 
 
 def _with_policy(variable: Variable, policy: Policy) -> Variable:
@@ -418,9 +420,12 @@ def _verdict_sql(marks: list[tuple[float, ...]], times: list[str]) -> str:
         f"WHEN value_fault <> {FINE} THEN value_fault",
     ]
     for time in times:
-        may_miss = "" if time != "end" else f"AND end_fault <> {MISSING}"
-        cases.append(f"WHEN {time}_fault = {MISSING} {may_miss} THEN {NO_TIME}")
-        cases.append(f"WHEN {time}_fault <> {FINE} {may_miss} THEN {BAD_TIME}")
+        empty = f"({MISSING}, {NOT_A_NUMBER})"
+        if time != "end":  # without an end it is an impulse
+            cases.append(f"WHEN {time}_fault IN {empty} THEN {NO_TIME}")
+        cases.append(
+            f"WHEN {time}_fault NOT IN ({FINE}, {MISSING}, {NOT_A_NUMBER}) THEN {BAD_TIME}"
+        )
     if "end" in times:
         cases.append(f'WHEN "end" < start THEN {BACKWARD}')
     for group, values in enumerate(marks):
@@ -524,19 +529,21 @@ def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> set[str]:
 
 
 def subject_table(
-    connection: duckdb.DuckDBPyConnection, names: Sequence[str], others: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, tables: Sequence[Staged], others: Sequence[str]
 ) -> np.ndarray:
     """Make the table "subjects" (subject, position) from staged tables and further ids.
 
     Args:
         connection: Where it is made.
-        names: Tables with a column "subject".
+        tables: Staged tables.
         others: Ids of tables that are not staged.
 
     Returns:
         Ids in order: int64 if every one is a whole number written plainly, else texts.
     """
     connection.register("other_subjects", pa.table({"subject": pa.array(others, pa.string())}))
+    names = [staged.name for staged in tables]
+    names += [f"{staged.name}_subjects" for staged in tables if "value" not in staged.columns]
     union = " UNION ".join(
         f"SELECT subject FROM {quoted(name)}" for name in (*names, "other_subjects")
     )
@@ -558,20 +565,27 @@ def subject_table(
         )
         ids = connection.execute("SELECT subject FROM subjects ORDER BY position").fetchnumpy()
     texts = np.asarray(ids["subject"], dtype=object)
+    if any("\x00" in text for text in texts):
+        raise unreadable(next((staged.source for staged in tables), None))
     return texts.astype(np.int64) if are_numbers else texts
 
 
 def moved_descriptors(
     connection: duckdb.DuckDBPyConnection, view: str, rules: Rules
-) -> pd.DataFrame:
-    """Rows that go to the statics: subject, name of the static, time, value, text."""
-    if not rules.descriptors:
-        return pd.DataFrame(columns=pd.Index(["subject", "static", "time", "value", "text"]))
-    statics = " ".join(
+) -> dict[str, np.ndarray]:
+    """Rows that go to the statics, sorted: subject, static, time, value and text, NaN or None."""
+    names = " ".join(
         f"WHEN {literal(name)} THEN {literal(static)}" for name, static in rules.descriptors.items()
     )
+    static = f"CASE variable {names} END" if names else "variable"
     with reading():
-        return connection.execute(
-            f"SELECT subject, CASE variable {statics} END AS static, time, value, text "
+        data = connection.execute(
+            f"SELECT subject, {static} AS static, time, value, text "
             f"FROM {view} WHERE verdict = {DESCRIPTOR} ORDER BY ALL"
-        ).df()
+        ).fetchnumpy()
+    return {
+        name: np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
+        if name in ("time", "value")
+        else np.ma.filled(np.ma.asarray(column, dtype=object), None)
+        for name, column in data.items()
+    }

@@ -86,8 +86,8 @@ def stage_physionet2012(
     listed = ", ".join(literal(str(file)) for file in files)
     relation = (
         "(SELECT regexp_extract(filename, '([0-9]+)[.]txt$', 1) AS RecordID, Time, Parameter, "
-        f"Value FROM read_csv([{listed}], auto_detect=false, header=true, filename=true, delim=',', "
-        "quote='\"', escape='\"', strict_mode=true, null_padding=false, nullstr='', "
+        f"Value FROM read_csv([{listed}], auto_detect=false, header=true, filename=true, "
+        "delim=',', quote='\"', escape='\"', strict_mode=true, null_padding=false, nullstr='', "
         "columns={'Time': 'VARCHAR', 'Parameter': 'VARCHAR', 'Value': 'VARCHAR'}))"
     )
     name = folders[0].name if len(folders) == 1 else f"{folders[0].name} and others"

@@ -123,7 +123,7 @@ def reading(source: Source | None = None) -> Iterator[None]:
             raise ResourceError(
                 "the temporary disk is full", where=name, fix="free some space and run it again"
             ) from None
-        raise _unreadable(source, name) from None
+        raise unreadable(source) from None
     except (
         duckdb.InvalidInputException,
         duckdb.ConversionException,
@@ -131,7 +131,7 @@ def reading(source: Source | None = None) -> Iterator[None]:
         pa.ArrowInvalid,
         OSError,
     ):
-        raise _unreadable(source, name) from None
+        raise unreadable(source) from None
 
 
 def first_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
@@ -149,7 +149,12 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _unreadable(source: Source | None, name: str) -> SchemaError:
+def unreadable(source: Source | None) -> SchemaError:
+    """What makes a source unreadable: the place in its text, if one is found.
+
+    Raises:
+        SchemaError: The place was found.
+    """
     if source is not None and source.is_text:
         labels = source.labels or [path.name for path in source.files]
         n_cells = len(source.header or source.columns)
@@ -157,7 +162,7 @@ def _unreadable(source: Source | None, name: str) -> SchemaError:
             _check_csv(path, label, n_cells, source.delimiter)
     return SchemaError(
         "the file cannot be read to its end: it is truncated or altered",
-        where=name,
+        where=source.name if source else "cohort",
         fix="export or copy it again",
     )
 

@@ -17,6 +17,8 @@ from clinode.errors import ArgumentError, SchemaError
 HOURS = {"h": 1.0, "min": 60.0, "s": 3600.0, "ms": 3.6e6, "d": 1 / 24}
 """How many of a time unit make an hour."""
 
+FEWEST_TEXTS = 10  # rows, to call a column one of text although it holds some number
+
 CLOCK = "hh:mm"
 """The time unit of text such as 07:42, hours and minutes since time zero."""
 
@@ -88,7 +90,7 @@ def stage_long(
     cell = quoted(columns["value"])
     value, fault = number_sql(cell, source.columns[columns["value"]], tokens)
     parts += [f"{value} AS value", f"{fault} AS value_fault"]
-    text = f"CASE WHEN {fault} = {TEXT} THEN {text_sql(cell)} END"
+    text = f"CASE WHEN {fault} >= {FORMULA} THEN {text_sql(cell)} END"
     parts.append(
         f"{text if source.columns[columns['value']] == 'VARCHAR' else 'NULL::VARCHAR'} AS text"
     )
@@ -126,7 +128,7 @@ def stage_wide(
     text = (
         "NULL::VARCHAR"
         if are_numbers
-        else f"CASE WHEN {fault} = {TEXT} THEN {text_sql('cell')} END"
+        else f"CASE WHEN {fault} >= {FORMULA} THEN {text_sql('cell')} END"
     )
     inner = (
         f"SELECT {name_sql(source, columns['subject'])} AS subject, {time} AS time, "
@@ -135,11 +137,10 @@ def stage_wide(
         f"unnest([{', '.join(cells)}]) AS cell FROM {source.relation}"
     )
     with reading(source):
-        # one row a source row stays behind with an empty name, so that no subject is lost
         connection.execute(
             f"CREATE TABLE {quoted(name)} AS SELECT subject, variable, time, time_fault, "
             f"{value} AS value, {fault} AS value_fault, {text} AS text, row FROM ({inner}) "
-            f"WHERE cell IS NOT NULL"
+            f"WHERE value_fault <> {MISSING}"
         )
         connection.execute(
             f"CREATE TABLE {quoted(name + '_subjects')} AS SELECT DISTINCT "
@@ -175,7 +176,7 @@ def is_numeric(kind: str) -> bool:
 
 def text_sql(cell: str) -> str:
     """A cell's text without blanks around it."""
-    return f"trim({cell}, ' \t\r\n')"
+    return f"trim({cell})"
 
 
 def name_sql(source: Source, column: str) -> str:
@@ -281,11 +282,12 @@ def _refuse_text_column(
         f"SELECT count(*) FILTER ({fault} >= {FORMULA}), count(*) FILTER ({fault} = {FINE}), "
         f"min(rowid) FILTER ({fault} >= {FORMULA}) FROM {quoted(name)}",
     )
-    if row[0] <= row[1]:
+    texts, numbers, first = row
+    if texts == 0 or (numbers > 0 and (texts <= numbers or texts < FEWEST_TEXTS)):
         return
     raise SchemaError(
-        f"column {column!r} holds text in {row[0]:,} of {row[0] + row[1]:,} rows, "
-        f"expected numbers; first in row {row[2] + 1:,}",
+        f"column {column!r} holds text in {texts:,} of {texts + numbers:,} rows, "
+        f"expected numbers; first in row {first + 1:,}",
         where=source.name,
         fix="map the right column, or make its cells numbers",
     )

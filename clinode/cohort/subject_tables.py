@@ -32,6 +32,8 @@ from clinode.cohort.staging import (
 from clinode.cohort.variables import find_static, is_identifier
 from clinode.errors import SchemaError
 
+_MOVED = ("subject", "static", "time", "value", "text")
+
 MOST_LEVELS = 64  # texts with more different values are names, notes or dates, and no category
 
 
@@ -142,7 +144,10 @@ def read_cells(
 
 
 def merge_statics(
-    cells: Cells | None, moved: pd.DataFrame, policy: Policy, declared: dict[str, Variable]
+    cells: Cells | None,
+    moved: Sequence[dict[str, np.ndarray]],
+    policy: Policy,
+    declared: dict[str, Variable],
 ) -> Cells:
     """One value a subject and static, from the statics' table and from moved descriptors.
 
@@ -151,7 +156,7 @@ def merge_statics(
 
     Args:
         cells: The table, if there is one.
-        moved: subject, static, time, value, text of what arrived among the observations.
+        moved: Of what arrived among the observations: subject, static, time, value and text.
         policy: Sentinels and ranges.
         declared: Variables known beforehand, by name.
 
@@ -168,31 +173,36 @@ def merge_statics(
         result.variables |= cells.variables
         for name, column in cells.columns.items():
             values[name] = _one_a_subject(result, name, cells.subject, column)
-    for static, rows in moved.groupby("static", sort=True):
-        name = str(static)
-        result.count("filled", "descriptor from the observations", name, len(rows))
-        variable = result.variables.get(name) or _with_policy(
-            declared.get(name) or find_static(name), policy
-        )
-        fault = np.where(rows["value"].notna(), FINE, TEXT).astype(np.uint8)
-        arrived = Cells("statics", "observations", rows["subject"].to_numpy(dtype=object))
+    parts = (
+        {key: np.concatenate([table[key] for table in moved]) for key in _MOVED} if moved else {}
+    )
+    for name in sorted(set(parts.get("static", ()))):
+        rows = {key: column[parts["static"] == name] for key, column in parts.items()}
+        result.count("filled", "descriptor from the observations", name, len(rows["subject"]))
+        known = result.variables.get(name) or declared.get(name) or find_static(name)
+        arrived = Cells("statics", "observations", rows["subject"])
         _take_column(
             arrived,
             name,
-            rows["value"].to_numpy(dtype=np.float64),
-            fault,
-            rows["text"].to_numpy(dtype=object),
-            np.zeros(len(rows), dtype=np.int64),
+            rows["value"],
+            np.where(np.isnan(rows["value"]), TEXT, FINE).astype(np.uint8),
+            rows["text"],
+            np.zeros(len(rows["subject"]), dtype=np.int64),
             replace(policy, strict=False),
-            {name: variable},
+            {name: _with_policy(known, policy)},
         )
         result.entries += arrived.entries
         if name not in arrived.columns:
             continue
-        column, time = arrived.columns[name], rows["time"].to_numpy(dtype=np.float64)
-        known = values.setdefault(name, {})
         result.variables.setdefault(name, arrived.variables[name])
-        _fill_from_observations(result, name, known, arrived.subject, time, column)
+        _fill_from_observations(
+            result,
+            name,
+            values.setdefault(name, {}),
+            arrived.subject,
+            rows["time"],
+            arrived.columns[name],
+        )
     result.subject = np.array(
         sorted({s for column in values.values() for s in column}), dtype=object
     )
@@ -278,10 +288,9 @@ def _take_column(
     is_missing = np.isin(fault, (MISSING, NOT_A_NUMBER))
     n_text, n_number = int((~is_missing & (fault != FINE)).sum()), int((fault == FINE).sum())
     cells.count("dropped", "empty cell", name, is_missing.sum())
-    is_category = variable.kind == "categorical" and any(
-        isinstance(x, str) for x in variable.levels
-    )
-    if is_category or n_text > n_number:
+    is_number = variable.range is not None or variable.words
+    is_category = any(isinstance(level, str) for level in variable.levels)
+    if is_category or (n_text > n_number and not is_number):
         _take_texts(cells, variable, text, is_missing, policy)
         return
     verdict = np.where(is_missing, "-", "").astype(object)
@@ -368,15 +377,19 @@ def _fill_from_observations(
     for key, when, cell in zip(subject, time, column, strict=True):
         if cell is not None and (is_text or not np.isnan(cell)):
             held.setdefault(key, []).append((float(when), cell if is_text else float(cell)))
+    n_known, n_filled, n_later = 0, 0, 0
     for key, several in held.items():
         if key in from_table:
-            result.count("merged", "the statics have it already", name, len(several))
+            n_known += len(several)
             continue
         first = min(when for when, _ in several)
         early = sorted(cell for when, cell in several if when == first)
         known[key] = early[0] if is_text else _mean(early)
-        result.count("kept", "", name, 1)
-        result.count("merged", "a later value of a descriptor", name, len(several) - 1)
+        n_filled += 1
+        n_later += len(several) - 1
+    result.count("kept", "", name, n_filled)
+    result.count("merged", "the statics have it already", name, n_known)
+    result.count("merged", "a later value of a descriptor", name, n_later)
 
 
 def _mean(values: list) -> float:

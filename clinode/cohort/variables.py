@@ -100,7 +100,7 @@ _YAIB = (
     ("crp", "C-reactive protein", "mg/L", (0, 2000), "log", "1988-5", (0, 5)),
     ("dbp", "Diastolic blood pressure", "mmHg", (0, 250), "identity", "8462-4", (60, 80)),
     ("fgn", "Fibrinogen", "mg/dL", (0, 5000), "log", "3255-7", (200, 400)),
-    ("fio2", "Fraction of inspired oxygen", "%", (15, 100), "identity", "3150-6", (21, 21)),
+    ("fio2", "Fraction of inspired oxygen", "%", (15, 100), "identity", None, (21, 21)),
     ("glu", "Glucose", "mg/dL", (0, 3000), "log", "2345-7", (70, 110)),
     ("hgb", "Hemoglobin", "g/dL", (0, 30), "identity", "718-7", (12, 17)),
     ("hr", "Heart rate", "bpm", (0, 350), "identity", "8867-4", (60, 100)),

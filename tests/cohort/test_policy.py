@@ -1,0 +1,61 @@
+import pytest
+
+from clinode.cohort import Conversion, Policy
+from clinode.errors import ArgumentError, SchemaError
+
+POLICY = Policy(
+    sentinels={"*": (-1.0,), "HR": (999.0,)},
+    ranges={"HR": (20.0, 250.0), "Temp": None},
+    conversions={"K": (Conversion(low=20.0, high=80.0, scale=0.1, reason="tenfold"),)},
+    rename={"pulse rate": "HR"},
+    leave_out=("comment",),
+    statics=("smoker",),
+    strict=True,
+)
+
+
+def test_a_policy_comes_back_from_its_yaml(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("# edited by a person\n" + POLICY.to_yaml(), encoding="utf-8")
+    assert Policy.read(path) == POLICY
+
+
+def test_a_policy_of_one_field_leaves_the_rest_as_it_is(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("sentinels:\n  HR: [1e3]\n", encoding="utf-8")
+    assert Policy.read(path) == Policy(sentinels={"HR": (1000.0,)})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sentinel: {}\n", "no field 'sentinel'"),
+        ("strict: maybe\n", "does not hold what it should"),
+        ("ranges: {HR: [1]}\n", "does not hold what it should"),
+        ("sentinels: {HR: [many]}\n", "does not hold what it should"),
+        ("- 1\n", "a list of fields with values"),
+        ("strict: true\nstrict: false\n", "not a policy in YAML at line"),
+        ("leave_out: &x [a]\nstatics: *x\n", "not a policy in YAML"),
+        ("strict: !!python/object/apply:os.getcwd []\n", "not a policy in YAML"),
+        ("leave_out: [a\n", "not a policy in YAML at line"),
+    ],
+)
+def test_a_policy_file_that_is_wrong_is_refused_by_name(tmp_path, text, words):
+    path = tmp_path / "policy.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SchemaError, match=words) as caught:
+        Policy.read(path)
+    assert caught.value.where == "policy.yaml"
+
+
+def test_a_policy_file_must_be_there_and_be_text(tmp_path):
+    with pytest.raises(SchemaError, match="missing"):
+        Policy.read(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"leave_out: [caf\xe9]\n")
+    with pytest.raises(SchemaError, match="byte 15 is not UTF-8"):
+        Policy.read(tmp_path / "latin.yaml")
+
+
+def test_an_empty_range_is_refused():
+    with pytest.raises(ArgumentError, match="range of 'HR' is empty"):
+        Policy(ranges={"HR": (5.0, 5.0)})
