@@ -94,13 +94,16 @@ def test_without_a_tuning_part_every_epoch_runs_and_nothing_is_selected(fitted, 
 
 
 def test_with_a_tuning_part_the_epoch_of_least_loss_is_kept_and_patience_ends_the_fit(
-    small_model, train, make_cohort, task, tmp_path
+    small_model, train, make_cohort, task, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(LinearLatentODE, "finish", lambda self, records: None)  # shifts the output
     tune = make_cohort(60, seed=2, first_id=9001)
     config = FitConfig(
         epochs=40, batch_size=16, learning_rate=0.05, average_decay=0.0, patience_epochs=3
     )
-    run = fit(small_model, train, tune, task=task, out=tmp_path / "run", config=config)
+    run = fit(
+        small_model, train, tune, task=task, out=tmp_path / "run", config=config, progress=False
+    )
     curve = run.metrics["curve"]
     losses = [entry["tune_loss"] for entry in curve]
     best = int(np.argmin(losses)) + 1
@@ -367,6 +370,16 @@ def test_cuda_where_there_is_none_is_refused(small_model, train, task, tmp_path)
     refused(
         "no CUDA", ArgumentError, small_model, train, task=task, out=tmp_path / "r", device="cuda"
     )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+def test_a_run_from_a_gpu_answers_on_a_cpu(small_model, train, held_out, task, tmp_path):
+    out = tmp_path / "run"
+    run = fit(small_model, train, task=task, out=out, device="cuda", progress=False)
+    assert run.device.type == "cuda"
+    on_cpu = load_run(out, device="cpu").predict(held_out)["logit"]
+    np.testing.assert_allclose(run.predict(held_out)["logit"], on_cpu, atol=1e-4)
 
 
 def test_records_without_a_label_are_left_out_and_counted(

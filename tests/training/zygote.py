@@ -33,10 +33,10 @@ def main() -> None:
 def _fit(train, tune, out: Path) -> int:
     model = LinearLatentODE(latent=3, hidden=6, statistics_hidden=6, head_hidden=8, static_code=4)
     config = FitConfig(epochs=2, batch_size=16, bucket_batches=2, checkpoint_seconds=0.0)
+    task = Classify("died", at=48.0)
     try:
-        fit(model, train, tune, task=Classify("died", at=48.0), out=out, config=config)
+        fit(model, train, tune, task=task, out=out, config=config, progress=False)
     except ClinodeError as error:
-        print(error, file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
