@@ -215,17 +215,21 @@ def _evaluate_forecast(
 def forecast_queries(run: Run, records: PackedRecords) -> pd.DataFrame:
     """Every observation within the horizon beside its forecast, on the standardised scale.
 
+    Variables that were constant in the training part (a flag that is only ever 1) are left out:
+    they have no spread to be wrong by, and would flatter the mean over variables.
+
     Returns:
         record, time (h), variable (position), target, mean, spread; by record, time, variable.
     """
     parts = []
+    varies = torch.from_numpy(np.less(run.schema.low, run.schema.high)).to(run.device)
     with torch.no_grad():
         for batch in in_batches(records):
             batch = batch.to(run.device)
             if batch.target_mask is None or batch.query_time is None or batch.target is None:
                 continue
             mean, spread = mean_and_spread(run.model(batch))
-            subject, query, variable = batch.target_mask.nonzero(as_tuple=True)
+            subject, query, variable = (batch.target_mask & varies).nonzero(as_tuple=True)
             where = (subject, query, variable)
             columns = {
                 "record": batch.subject[subject],

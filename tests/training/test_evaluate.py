@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from clinode.cohort import Cohort
 from clinode.errors import SchemaError
 from clinode.sequence import in_batches
-from clinode.training import evaluate
+from clinode.training import evaluate, fit
 from clinode.training.evaluate import _hide_small, forecast_queries, observed_forecasts
 
 
@@ -137,6 +137,29 @@ def test_a_forecast_is_measured_on_every_later_observation_within_the_horizon(fo
         assert told["baselines"][name]["mse"]["value"] > 0
         assert told["difference"][name]["mse"]["low"] <= told["difference"][name]["mse"]["high"]
     assert {*told["variables"]} == {*forecaster.schema.variables}
+
+
+def test_a_variable_that_never_varied_is_not_counted_as_forecast_well(
+    forecaster, make_tables, small_model, small_config, tmp_path
+):
+    tables = make_tables(60, first_id=8001)
+    flag = tables["observations"].drop_duplicates(["subject_id", "time"]).iloc[::3]
+    flag = flag.assign(variable="MechVent", value=1.0)
+    tables["observations"] = pd.concat([tables["observations"], flag])
+    cohort = Cohort.from_tables(**tables)
+    run = fit(
+        small_model,
+        cohort,
+        task=forecaster.task,
+        out=tmp_path / "run",
+        config=small_config,
+        progress=False,
+    )
+    told = evaluate(run, cohort, n_resamples=20).to_dict()
+    observations = cohort.observations
+    is_asked = (observations["time"] > 24.0) & (observations["time"] <= 48.0)
+    assert told["n_queries"] == int((is_asked & (observations["variable"] != "MechVent")).sum())
+    assert told["mse_by_variable"]["value"] > 0.2
 
 
 def test_forecast_errors_are_those_of_the_stored_table(forecaster, held_out):

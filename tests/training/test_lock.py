@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import clinode.training.lock
 from clinode.errors import OutputError
+from clinode.training import lock
 from clinode.training.lock import one_writer
 
 # loads the file by itself: the package around it takes seconds to import
@@ -24,7 +24,7 @@ with lock.one_writer(Path(sys.argv[2])):
 
 @pytest.fixture
 def holder(tmp_path):
-    path = Path(clinode.training.lock.__file__)
+    path = Path(lock.__file__)
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path), str(tmp_path / "run")],
         stdout=subprocess.PIPE,
