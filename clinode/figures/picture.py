@@ -8,13 +8,14 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
 INK, QUIET, LINE, RAISE, LOWER = "#1b1f24", "#57606a", "#d0d7de", "#a8480a", "#1c5c9c"
 
-_STYLE = {
+_STYLE: Any = {  # names that matplotlib checks itself
     "svg.hashsalt": "clinode",
     "svg.fonttype": "none",
     "font.family": "sans-serif",

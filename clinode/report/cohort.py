@@ -33,8 +33,8 @@ def index_page(
     attributions: Attributions,
     evaluation: Evaluation | None,
     scored: pd.DataFrame | None,
-    pages: Sequence[Mapping[str, object]],
-) -> dict[str, object]:
+    pages: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     """What the template of the index prints."""
     withheld = sum(page["map"] == "withheld" for page in pages)
     told = evaluation.to_dict() if evaluation is not None else None
@@ -43,7 +43,7 @@ def index_page(
         "n_pages": len(pages),
         "warnings": _warnings(withheld, len(pages), scored),
         "facts": _facts(run, cohort, attributions),
-        "pages": sorted(pages, key=lambda page: -float(page["output"])),  # type: ignore[arg-type]
+        "pages": sorted(pages, key=lambda page: -float(page["output"])),
         "withheld_words": (
             f"{withheld} of {len(pages)} maps are withheld."
             if withheld
@@ -61,7 +61,8 @@ def _warnings(withheld: int, n_pages: int, scored: pd.DataFrame | None) -> list[
     found = []
     if n_pages and withheld / n_pages >= 0.01:
         found.append(f"{withheld} of {n_pages} attribution maps did not pass their checks.")
-    if scored is not None and min(scored["outcome"].sum(), (1 - scored["outcome"]).sum()) < 10:
+    n_events = 0 if scored is None else int(scored["outcome"].to_numpy().sum())
+    if scored is not None and min(n_events, len(scored) - n_events) < 10:
         found.append("Fewer than ten subjects with, or without, the outcome: intervals are wide.")
     return found
 
@@ -82,12 +83,12 @@ def _facts(run: Run, cohort: Cohort, attributions: Attributions) -> list[tuple[s
     ]
 
 
-def _performance(told: Mapping[str, object] | None) -> dict[str, object] | None:
+def _performance(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if told is None:
         return None
     present = [m for m in MEASURES if m in told]
-    baselines: Mapping[str, Mapping] = told.get("baselines", {})  # type: ignore[assignment]
-    differences: Mapping[str, Mapping] = told.get("difference", {})  # type: ignore[assignment]
+    baselines: Mapping[str, Mapping] = told.get("baselines", {})
+    differences: Mapping[str, Mapping] = told.get("difference", {})
     names = [printable(n).replace("_", " ") for n in baselines]
     return {
         "words": (
@@ -124,7 +125,7 @@ def _cell(estimate: object) -> str:
     return text.replace("-", "−")
 
 
-def _subgroups(told: Mapping[str, object] | None) -> dict[str, object] | None:
+def _subgroups(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
     groups = (told or {}).get("subgroups")
     if not isinstance(groups, Sequence) or not groups:
         return None
@@ -143,11 +144,13 @@ def _subgroups(told: Mapping[str, object] | None) -> dict[str, object] | None:
     return {"columns": ["Group", "Subjects", "With outcome", "AUROC", "ECE"], "rows": rows}
 
 
-def _calibration(scored: pd.DataFrame | None) -> dict[str, object] | None:
-    if scored is None or len(scored) < 2 * SMALLEST_CELL or scored["outcome"].nunique() < 2:
+def _calibration(scored: pd.DataFrame | None) -> dict[str, Any] | None:
+    if scored is None or len(scored) < 2 * SMALLEST_CELL:
         return None
     predicted = scored["probability"].to_numpy(float)
     outcome = scored["outcome"].to_numpy(float)
+    if len(np.unique(outcome)) < 2:
+        return None
     bins = calibration_curve(outcome, predicted, n_bins=min(10, len(scored) // SMALLEST_CELL))
     rows = [
         {
@@ -167,7 +170,7 @@ def _calibration(scored: pd.DataFrame | None) -> dict[str, object] | None:
     }
 
 
-def _ranking(cohort: Cohort, attributions: Attributions) -> dict[str, object] | None:
+def _ranking(cohort: Cohort, attributions: Attributions) -> dict[str, Any] | None:
     table = attributions.by_variable().head(RANKED)
     if not len(table):
         return None

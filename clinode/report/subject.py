@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,14 +21,14 @@ SMALLEST_CELL = 11  # counts below are not shown
 def subject_page(
     *,
     events: pd.DataFrame,
-    gate: Mapping[str, object],
+    gate: Mapping[str, Any],
     variables: Mapping[str, Variable],
     known: list[str],
     present: set[str],
     n_present: int,
     scored: pd.DataFrame | None,
     tolerance: float,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """What the template of a subject's page prints.
 
     Args:
@@ -40,9 +41,9 @@ def subject_page(
         scored: Columns probability and outcome of this cohort, or None without outcomes.
         tolerance: The completeness gap above which a map is withheld.
     """
-    output, base = float(gate["output"]), float(gate["base"])  # type: ignore[arg-type]  # DataFrame cells
-    prediction_time = float(gate["prediction_time"])  # type: ignore[arg-type]  # DataFrame cell
-    page: dict[str, object] = {
+    output, base = float(gate["output"]), float(gate["base"])
+    prediction_time = float(gate["prediction_time"])
+    page: dict[str, Any] = {
         "prediction_time": hours(prediction_time),
         "withheld": str(gate["why"]) if gate["withheld"] else "",
         "risk": {
@@ -93,11 +94,11 @@ def _similar(output: float, scored: pd.DataFrame | None) -> str:
     )
 
 
-def _told(row: Mapping[str, object], variables: Mapping[str, Variable]) -> dict[str, str]:
+def _told(row: Mapping[str, Any], variables: Mapping[str, Variable]) -> dict[str, str]:
     name = str(row["variable"])
     variable = variables.get(name)
-    attribution = float(row["attribution"])  # type: ignore[arg-type]  # DataFrame cell
-    time = float(row["time"])  # type: ignore[arg-type]  # DataFrame cell
+    attribution = float(row["attribution"])
+    time = float(row["time"])
     direction, style = _direction(attribution)
     return {
         "when": hours(time) if math.isfinite(time) else "on record",
@@ -132,29 +133,32 @@ def _direction(attribution: float) -> tuple[str, str]:
     return ("▲ moved up", "up") if attribution > 0 else ("▼ moved down", "down")
 
 
-def _sums(events: pd.DataFrame, variables: Mapping[str, Variable]) -> list[dict[str, object]]:
-    grouped = events.groupby(events["variable"].astype(str))["attribution"].agg(["sum", "size"])
+def _sums(events: pd.DataFrame, variables: Mapping[str, Variable]) -> list[dict[str, Any]]:
+    names = events.assign(name=events["variable"].astype(str))
+    table = names.groupby("name").agg(total=("attribution", "sum"), count=("attribution", "size"))
+    table = table.assign(size=table["total"].abs())
     rows = []
-    for name in grouped["sum"].abs().sort_values(ascending=False, kind="stable").index:
-        total = float(grouped.loc[name, "sum"])  # type: ignore[arg-type]  # one cell
-        direction, style = _direction(total)
-        variable = variables.get(name)
+    for name, total, count, _ in table.sort_values(
+        "size", ascending=False, kind="stable"
+    ).itertuples():
+        direction, style = _direction(float(total))
+        variable = variables.get(str(name))
         rows.append(
             {
                 "name": printable(variable.label or name) if variable else printable(name),
-                "count": int(grouped.loc[name, "size"]),  # type: ignore[arg-type]  # one cell
+                "count": int(count),
                 "direction": direction,
                 "style": style,
-                "contribution": signed(total),
+                "contribution": signed(float(total)),
             }
         )
     return rows
 
 
 def _gates(
-    gate: Mapping[str, object], events: pd.DataFrame, n_present: int, tolerance: float
+    gate: Mapping[str, Any], events: pd.DataFrame, n_present: int, tolerance: float
 ) -> list[dict[str, str]]:
-    gap = float(gate["gap"])  # type: ignore[arg-type]  # DataFrame cell
+    gap = float(gate["gap"])
     rows = [
         (
             "Completeness: contributions sum to the change of the output",
@@ -164,7 +168,7 @@ def _gates(
         )
     ]
     if not gate["withheld"]:
-        n_told = int((events["kind"] == "observation").sum())
+        n_told = list(events["kind"]).count("observation")
         finite = bool(np.isfinite(events["attribution"]).all())
         rows += [
             ("Every contribution is a finite number", "yes" if finite else "no", "yes", finite),

@@ -8,6 +8,7 @@ size, and only last by color, so that print in gray says the same.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,8 +27,8 @@ TITLED_MARKS = 700  # tooltips for the largest contributions only
 class Timeline:
     """Everything the template draws, in the units of the picture."""
 
-    rows: list[dict[str, object]]
-    ticks: list[dict[str, object]]
+    rows: list[dict[str, Any]]
+    ticks: list[dict[str, Any]]
     height: float
     bottom: float
     decision: float
@@ -53,22 +54,23 @@ def timeline(
     Returns:
         The geometry; `note` says what was merged, where there were too many points to draw.
     """
-    points = events[events["kind"] == "observation"]
-    treatments = events[events["kind"] == "input"]
+    points = events.query("kind == 'observation'")
+    treatments = events.query("kind == 'input'")
     points, note = _thin(points)
-    first = min(0.0, float(points["time"].min()) if len(points) else 0.0)
+    first = min(0.0, min(points["time"].tolist(), default=0.0))
     span = max(prediction_time - first, 1e-9)
 
     def across(time: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * (time - first) / span, 1)
 
-    largest = float(np.abs(events["attribution"]).max()) if len(events) else 0.0
-    titled = _threshold(points["attribution"], TITLED_MARKS)
-    order = points.groupby("variable", observed=True)["attribution"].apply(lambda a: a.abs().sum())
+    largest = max(np.abs(events["attribution"].to_numpy(float)).tolist(), default=0.0)
+    titled = _threshold(points["attribution"].to_numpy(float), TITLED_MARKS)
+    sizes = points.assign(size=points["attribution"].abs())
+    order = sizes.groupby("variable", observed=True).agg(size=("size", "sum"))
     rows = []
     top = TOP
-    for name in order.sort_values(ascending=False, kind="stable").index:
-        own = points[points["variable"] == name]
+    for name in order.sort_values("size", ascending=False, kind="stable").index:
+        own = pd.DataFrame(points[points["variable"] == name])
         rows.append(_row(own, variables.get(str(name)), str(name), top, across, largest, titled))
         top += ROW
     for name, own in treatments.groupby("variable", observed=True):
@@ -92,9 +94,9 @@ def _thin(points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Merge the smallest contributions of crowded variables into hourly means."""
     if len(points) <= MOST_MARKS:
         return points, ""
-    cut = _threshold(points["attribution"], MOST_MARKS // 2)
-    large = points["attribution"].abs() >= cut
-    small = points[~large].assign(hour=np.floor(points.loc[~large, "time"]))
+    cut = _threshold(points["attribution"].to_numpy(float), MOST_MARKS // 2)
+    marked = points.assign(is_large=points["attribution"].abs() >= cut, hour=points["time"] // 1)
+    small = marked.query("not is_large")
     merged = small.groupby(["variable", "hour"], observed=True, as_index=False).agg(
         time=("time", "mean"),
         value=("value", "mean"),
@@ -104,19 +106,17 @@ def _thin(points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         f"{len(small)} of {len(points)} points with small contributions are drawn as {len(merged)} "
         "hourly means; their contributions are summed."
     )
-    drawn = ["time", "variable", "value", "attribution"]
-    return pd.concat([points.loc[large, drawn], merged[drawn]]).sort_values(
-        "time", kind="stable"
-    ), note
+    drawn = pd.concat([marked.query("is_large"), merged])
+    return drawn.sort_values("time", kind="stable"), note
 
 
-def _threshold(attribution: pd.Series, count: int) -> float:
+def _threshold(attribution: np.ndarray, count: int) -> float:
     if len(attribution) <= count:
         return 0.0
-    return float(np.sort(np.abs(attribution.to_numpy()))[-count])
+    return float(np.sort(np.abs(attribution))[-count])
 
 
-def _row(own, variable, name, top, across, largest, titled) -> dict[str, object]:
+def _row(own, variable, name, top, across, largest, titled) -> dict[str, Any]:
     low, high = _span(own["value"].to_numpy(), variable)
     inner = ROW - 2 * PAD
 
@@ -170,7 +170,7 @@ def _span(values: np.ndarray, variable: Variable | None) -> tuple[float, float]:
     return low, high
 
 
-def _bars(own, variable, name, top, across, prediction_time) -> dict[str, object]:
+def _bars(own, variable, name, top, across, prediction_time) -> dict[str, Any]:
     unit = "" if variable is None or variable.unit == "1" else variable.unit
     bars = []
     columns = ["time", "end", "value", "attribution"]

@@ -6,6 +6,7 @@ date reaches a page. Pages are written through `clinode.folder`, so a folder is 
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,13 +104,13 @@ def _subject_pages(
     attributions: Attributions,
     position: dict[object, int],
     scored: pd.DataFrame | None,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     variables = _named(cohort)
     known = list(run.schema.variables)
     events = dict(list(_with_ends(attributions.to_pandas(), cohort).groupby("subject_id")))
     empty = _with_ends(attributions.to_pandas().head(0), cohort)
     seen = _measured(cohort, attributions.gates)
-    pages: list[dict[str, object]] = []
+    pages: list[dict[str, Any]] = []
     for gate in attributions.gates.to_dict("records"):
         subject = gate["subject_id"]
         own = events.get(subject, empty)
@@ -134,7 +135,7 @@ def _subject_pages(
                 "percent": percent(probability(float(gate["output"]))),
                 "output": float(gate["output"]),
                 "events": len(values),
-                "largest": f"{top[0]['name']} {top[0]['contribution']}",  # type: ignore[index]
+                "largest": f"{top[0]['name']} {top[0]['contribution']}",
                 "map": "withheld" if gate["withheld"] else "shown",
             }
         )
@@ -148,7 +149,7 @@ def _named(cohort: Cohort) -> dict[str, Variable]:
 
 def _with_ends(events: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
     """The events with the end of each treatment beside its start."""
-    if not (events["kind"] == "input").any():
+    if "input" not in set(events["kind"]):
         return events.assign(end=np.nan)
     ends = cohort.inputs.rename(columns={"start": "time"})
     keys = ["subject_id", "kind", "time", "variable", "value"]
@@ -174,7 +175,7 @@ def _scored(run: Run, cohort: Cohort, outcome: str) -> pd.DataFrame | None:
     keys = [c for c in ("subject_id", "prediction_time") if c in cohort.outcomes.columns]
     table = run.predict(cohort).merge(cohort.outcomes[[*keys, outcome]], on=keys)
     table = table.rename(columns={outcome: "outcome"}).dropna(subset=["outcome"])
-    return table[["subject_id", "probability", "outcome"]] if len(table) else None
+    return table if len(table) else None
 
 
 def _provenance(run: Run, cohort: Cohort, attributions: Attributions) -> str:

@@ -25,8 +25,8 @@ def events(times, values, attributions, name="Lactate"):
 
 
 def corner(mark):
-    x, y = re.match(r"M(-?[\d.]+) (-?[\d.]+)", mark["path"]).groups()
-    return float(x), float(y)
+    (found,) = re.findall(r"^M(-?[\d.]+) (-?[\d.]+)", mark["path"])
+    return float(found[0]), float(found[1])
 
 
 def test_time_runs_linearly_from_time_zero_to_the_prediction_time():
@@ -45,7 +45,7 @@ def test_the_sign_of_a_contribution_is_told_by_shape_not_only_by_color():
     picture = timeline(events([1.0, 2.0], [1.0, 1.0], [0.5, -0.5]), 24.0, {})
     up, down = picture.rows[0]["marks"]
     assert (up["style"], down["style"]) == ("u", "v")
-    tips = [float(re.search(r"l-[\d.]+ (-?[\d.]+)z", mark["path"]).group(1)) for mark in (up, down)]
+    tips = [float(re.findall(r"l-[\d.]+ (-?[\d.]+)z", m["path"])[0]) for m in (up, down)]
     assert tips[0] < 0 < tips[1]  # the tip points up, and down
 
 

@@ -226,7 +226,7 @@ def browse(path, folder):
     picture, log = folder / "page.png", folder / "net.json"
     done = subprocess.run(
         [
-            CHROMIUM,
+            str(CHROMIUM),
             *FLAGS,
             f"--user-data-dir={folder / 'profile'}",
             f"--log-net-log={log}",
