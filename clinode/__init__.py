@@ -8,7 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import attribution, cohort, dynamics, evaluation, figures, report, sequence, training
+    from . import (
+        attribution,
+        cohort,
+        dynamics,
+        evaluation,
+        figures,
+        physiology,
+        report,
+        sequence,
+        training,
+    )
     from .attribution import Attributions, explain
     from .cohort import (
         Classify,
@@ -37,7 +47,7 @@ if TYPE_CHECKING:
     from .report import write_report
     from .sequence import SequenceModel
     from .statistics import Estimate
-    from .system import DiscreteSystem, LinearSystem, Quantity, Signal, System
+    from .system import DiscreteSystem, FunctionSignal, LinearSystem, Quantity, Signal, System
     from .training import CohortClassifier, Evaluation, FitConfig, Run, evaluate, fit, load_run
 
 __version__ = "0.1.0"
@@ -48,6 +58,7 @@ _ROOMS = (
     "dynamics",
     "evaluation",
     "figures",
+    "physiology",
     "report",
     "sequence",
     "training",
@@ -68,6 +79,7 @@ _HOME = {
     "Evaluation": "training",
     "FitConfig": "training",
     "Forecast": "cohort",
+    "FunctionSignal": "system",
     "GlucoseMinimalModel": "physiology",
     "Interrupted": "errors",
     "IrregularBatch": "cohort",
@@ -111,6 +123,7 @@ __all__ = [
     "Evaluation",
     "FitConfig",
     "Forecast",
+    "FunctionSignal",
     "GlucoseMinimalModel",
     "Interrupted",
     "IrregularBatch",
@@ -137,6 +150,7 @@ __all__ = [
     "figures",
     "fit",
     "load_run",
+    "physiology",
     "read_cohort",
     "report",
     "sequence",
