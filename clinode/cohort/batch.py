@@ -190,6 +190,7 @@ class IrregularBatch:
         """The subject's last packed row at or before each asked time; -1 where there is none."""
         time = self._pad(self.time, float("inf"))
         step = torch.searchsorted(time, query_time.contiguous(), right=True) - 1
+        step = torch.minimum(step, self.lengths.unsqueeze(1) - 1)
         offsets = torch.tensor(self.offsets, device=time.device)
         position = torch.arange(len(self), device=time.device).unsqueeze(1)
         return torch.where(step >= 0, offsets[step.clamp(min=0)] + position, -1)

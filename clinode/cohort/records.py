@@ -112,7 +112,7 @@ class PackedRecords:
 
     def batch(
         self,
-        indices: Sequence[int] | np.ndarray,
+        indices: Sequence[int | np.integer] | np.ndarray,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         *,

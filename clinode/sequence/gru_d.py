@@ -15,7 +15,6 @@ from clinode.errors import ArgumentError
 from clinode.sequence.heads import REFERENCE_WINDOW
 from clinode.sequence.layers import linear, matrix
 from clinode.sequence.model import SequenceModel
-from clinode.sequence.readout import Encoding
 from clinode.system import System
 
 
@@ -30,8 +29,9 @@ class GRUD(SequenceModel):
         dropout: Of the sequence tower's readout.
         statistics_dropout: Of the statistics tower's inputs.
         statistics_hidden: Width of the statistics tower.
+        head_hidden: Width of the last hidden layer of each tower. Like the three before, None takes
+            what is recommended for the task.
         static_code: Width of the layer behind the statics.
-        head_hidden: Width of the last hidden layer of each tower.
         auxiliary_weight: Weight of the loss of each auxiliary outcome.
         next_observation_weight: Weight of the decoder's loss.
         drop_variable: Share of a record's variables hidden from both towers in training.
@@ -43,11 +43,11 @@ class GRUD(SequenceModel):
     def __init__(
         self,
         hidden: int = 48,
-        dropout: float = 0.4,
-        statistics_dropout: float = 0.5,
-        statistics_hidden: int = 32,
+        dropout: float | None = None,
+        statistics_dropout: float | None = None,
+        statistics_hidden: int | None = None,
+        head_hidden: int | None = None,
         static_code: int = 16,
-        head_hidden: int = 64,
         auxiliary_weight: float = 0.4,
         next_observation_weight: float = 0.3,
         drop_variable: float = 0.1,
@@ -69,38 +69,6 @@ class GRUD(SequenceModel):
         self.register_buffer("latent_high", torch.ones(hidden))
         return hidden
 
-    def encode(self, batch: IrregularBatch) -> Encoding:
-        """Decay and update along the rows; features are the normalised state."""
-        states, decayed = self._recur(batch)
-        at_prediction = self.latent(batch, batch.prediction_time.unsqueeze(1), states).squeeze(1)
-        return Encoding(
-            features=self.norm(states),
-            at_prediction=self.norm(at_prediction),
-            next_observation=self.decoder(decayed),
-        )
-
-    def latent(
-        self,
-        batch: IrregularBatch,
-        query_time: Float[Tensor, "batch query"],
-        states: Float[Tensor, "row latent"] | None = None,
-    ) -> Float[Tensor, "batch query latent"]:
-        """State after the last row with an observation, decayed to each asked time."""
-        self._require_built()
-        if states is None:
-            states, _ = self._recur(batch)
-        row = batch.row_before(query_time)
-        held = row.clamp(min=0)
-        observed = batch.is_observed[held]
-        anchor = torch.where(observed, held, batch.last_observed_row[held])
-        known = (row >= 0) & (anchor >= 0)
-        held_mask = batch.mask[held]
-        last = torch.where(held_mask, held.unsqueeze(-1), batch.last_seen[held])
-        since = query_time.unsqueeze(-1) - batch.time[last.clamp(min=0)]
-        since = torch.where((last >= 0) & known.unsqueeze(-1), since, batch.window)
-        state = states[anchor.clamp(min=0)] * self._decay(since.to(batch.dtype), batch.window)
-        return torch.where(known.unsqueeze(-1), state, 0.0)
-
     @property
     def latent_system(self) -> System:
         """Refused: the decay of the state is not the flow of a vector field.
@@ -114,14 +82,30 @@ class GRUD(SequenceModel):
             fix="use LinearLatentODE or ODERNN",
         )
 
+    def _carry(
+        self,
+        batch: IrregularBatch,
+        states: Float[Tensor, "row latent"],
+        query_time: Float[Tensor, "batch query"],
+    ) -> Float[Tensor, "batch query latent"]:
+        row = batch.row_before(query_time)
+        held, known = row.clamp(min=0), (row >= 0).unsqueeze(-1)
+        last = torch.where(batch.mask[held], held.unsqueeze(-1), batch.last_seen[held])
+        since = query_time.unsqueeze(-1) - batch.time[last.clamp(min=0)]
+        since = torch.where((last >= 0) & known, since, batch.window).to(batch.dtype)
+        return torch.where(known, states[held] * self._decay(since, batch.window), 0.0)
+
+    def _features(self, states: Float[Tensor, "*place latent"]) -> Float[Tensor, "*place feature"]:
+        return self.norm(states)
+
     def _decay(self, since: Tensor, window: float) -> Tensor:
         scaled = torch.log1p(since.clamp(min=0) * (REFERENCE_WINDOW / window))
         return torch.exp(-functional.relu(self.forget(scaled)))
 
-    def _recur(
+    def _run(
         self, batch: IrregularBatch
-    ) -> tuple[Float[Tensor, "row state"], Float[Tensor, "row state"]]:
-        """States after and before the observations; an unobserved row keeps the state undecayed."""
+    ) -> tuple[Float[Tensor, "row latent"], Float[Tensor, "row latent"]]:
+        # a row without an observation keeps the state of the last one, not yet decayed
         pace = REFERENCE_WINDOW / batch.window
         since = batch.since_observed * pace
         kept = torch.exp(-functional.relu(self.fade * since + self.fade_offset))

@@ -223,7 +223,7 @@ class ForecastHead(Prepared):
         frequency = torch.empty(modes).uniform_(0, 0.5, generator=generator) * self.pace
         frequency[::2] = 0.0
         self.frequency = nn.Parameter(frequency)
-        self.hidden = linear(4 * modes, head_hidden, generator)
+        self.hidden = linear(4 * modes + n_features, head_hidden, generator)
         self.out = linear(head_hidden, 2 * n_variables, generator, bias=0.0)
         self.combine = linear(2 * n_features + statistics_hidden, 4 * n_variables, generator)
         with torch.no_grad():
@@ -265,8 +265,8 @@ class ForecastHead(Prepared):
         ahead = torch.nan_to_num(ahead).to(batch.dtype)
         cosine, sine = transition(torch.exp(self.log_decay), self.frequency, ahead)
         moved = rotate(cosine, sine, start.unsqueeze(1).expand(-1, ahead.shape[1], -1))
-        moved = torch.cat([moved, constant.unsqueeze(1).expand_as(moved)], dim=2)
-        hidden = functional.silu(self.hidden(moved))
+        parts = [moved, constant.unsqueeze(1).expand_as(moved), encoding.at_query]
+        hidden = functional.silu(self.hidden(torch.cat(parts, dim=2)))
         correction, log_variance = self.out(hidden).chunk(2, dim=2)
         anchors = carried_forward(statistics_batch, self.pace)
         weights = self.combine(everything).view(n, 4, -1)

@@ -11,13 +11,12 @@ def linear(
     n_in: int, n_out: int, generator: torch.Generator, *, bias: float | None = None
 ) -> nn.Linear:
     """A linear layer drawn uniformly from +-1/sqrt(n_in); `bias` sets all its offsets instead."""
-    layer = nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")  # no global draw
     bound = 1 / math.sqrt(max(n_in, 1))
-    with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        layer.bias.uniform_(-bound, bound, generator=generator)
-        if bias is not None:
-            layer.bias.fill_(bias)
+    layer = nn.Linear(1, n_out, device="meta")  # draws nothing; its tensors are set here
+    layer.in_features = n_in
+    layer.weight = matrix(n_out, n_in, generator)
+    offset = torch.empty(n_out).uniform_(-bound, bound, generator=generator)
+    layer.bias = nn.Parameter(offset if bias is None else torch.full((n_out,), bias))
     return layer
 
 

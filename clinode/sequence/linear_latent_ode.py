@@ -17,7 +17,6 @@ from clinode.sequence.heads import REFERENCE_WINDOW
 from clinode.sequence.latent_system import LinearLatentSystem, original_drive
 from clinode.sequence.layers import linear, matrix
 from clinode.sequence.model import SequenceModel
-from clinode.sequence.readout import Encoding
 from clinode.system import System
 
 TIME_CONSTANTS = (1.0, 100.0)  # hours of a 48-hour window, log-spaced over the modes
@@ -33,8 +32,9 @@ class LinearLatentODE(SequenceModel):
         dropout: Of the sequence tower's readout.
         statistics_dropout: Of the statistics tower's inputs.
         statistics_hidden: Width of the statistics tower.
+        head_hidden: Width of the last hidden layer of each tower. Like the three before, None takes
+            what is recommended for the task.
         static_code: Width of the layer behind the statics.
-        head_hidden: Width of the last hidden layer of each tower.
         auxiliary_weight: Weight of the loss of each auxiliary outcome.
         next_observation_weight: Weight of the decoder's loss.
         drop_variable: Share of a record's variables hidden from both towers in training.
@@ -47,11 +47,11 @@ class LinearLatentODE(SequenceModel):
         self,
         latent: int = 24,
         hidden: int = 48,
-        dropout: float = 0.4,
-        statistics_dropout: float = 0.5,
-        statistics_hidden: int = 32,
+        dropout: float | None = None,
+        statistics_dropout: float | None = None,
+        statistics_hidden: int | None = None,
+        head_hidden: int | None = None,
         static_code: int = 16,
-        head_hidden: int = 64,
         auxiliary_weight: float = 0.4,
         next_observation_weight: float = 0.3,
         drop_variable: float = 0.1,
@@ -84,31 +84,6 @@ class LinearLatentODE(SequenceModel):
         self.register_buffer("latent_high", torch.ones(states))
         return hidden
 
-    def encode(self, batch: IrregularBatch) -> Encoding:
-        """Filter along the flow; the features are a normalised linear reading of the state."""
-        states, flowed = self._filter(batch)
-        rest = (batch.prediction_time - batch.time[batch.last_row]).clamp(min=0)
-        last = self._flow(states[batch.last_row], rest.to(batch.dtype), self._held(batch))
-        return Encoding(
-            features=self.norm(self.read(states)),
-            at_prediction=self.norm(self.read(last)),
-            next_observation=self.decoder(flowed),
-        )
-
-    def latent(
-        self, batch: IrregularBatch, query_time: Float[Tensor, "batch query"]
-    ) -> Float[Tensor, "batch query latent"]:
-        """Exact flow from the last row at or before each asked time; zero before the first."""
-        self._require_built()
-        states, _ = self._filter(batch)
-        row = batch.row_before(query_time)
-        start = torch.where((row >= 0).unsqueeze(-1), states[row.clamp(min=0)], 0.0)
-        gap = torch.where(row >= 0, query_time - batch.time[row.clamp(min=0)], 0.0)
-        drive = None
-        if batch.treatments is not None:
-            drive = batch.rates_after(row) @ self.drive.T
-        return self._flow(start, gap.to(batch.dtype), drive)
-
     @property
     def latent_system(self) -> System:
         """x' = A x + B u in real coordinates, with y = the decoded variables in original units."""
@@ -130,10 +105,9 @@ class LinearLatentODE(SequenceModel):
             schema=self.schema,
         )
 
-    def _filter(
+    def _run(
         self, batch: IrregularBatch
-    ) -> tuple[Float[Tensor, "row state"], Float[Tensor, "row state"]]:
-        """States after and before the observations of each row."""
+    ) -> tuple[Float[Tensor, "row latent"], Float[Tensor, "row latent"]]:
         step = step_inputs(batch, self.fade, self.fade_offset)
         decay = torch.exp(self.log_decay)
         cosine, sine = transition(decay, self.frequency, batch.gap)
@@ -159,17 +133,24 @@ class LinearLatentODE(SequenceModel):
             batch.sizes,
         )
 
-    def _flow(self, state: Tensor, gap: Tensor, drive: Tensor | None) -> Tensor:
+    def _carry(
+        self,
+        batch: IrregularBatch,
+        states: Float[Tensor, "row latent"],
+        query_time: Float[Tensor, "batch query"],
+    ) -> Float[Tensor, "batch query latent"]:
+        row = batch.row_before(query_time)
+        held, known = row.clamp(min=0), row >= 0
+        gap = torch.where(known, query_time - batch.time[held], 0.0).to(batch.dtype)
         decay = torch.exp(self.log_decay)
-        flowed = rotate(*transition(decay, self.frequency, gap), state)
-        if drive is None:
-            return flowed
-        return flowed + rotate(*response(decay, self.frequency, gap), drive)
+        flowed = rotate(*transition(decay, self.frequency, gap), states[held])
+        if batch.treatments is not None:
+            given = batch.rates_after(row) @ self.drive.T
+            flowed = flowed + rotate(*response(decay, self.frequency, gap), given)
+        return torch.where(known.unsqueeze(-1), flowed, 0.0)
 
-    def _held(self, batch: IrregularBatch) -> Tensor | None:
-        if batch.treatments is None:
-            return None
-        return batch.treatments.held_rates(len(batch)) @ self.drive.T
+    def _features(self, states: Float[Tensor, "*place latent"]) -> Float[Tensor, "*place feature"]:
+        return self.norm(self.read(states))
 
 
 def step_inputs(

@@ -16,10 +16,9 @@ from clinode.sequence.latent_system import BoundedLatentSystem, original_drive
 from clinode.sequence.layers import linear, matrix
 from clinode.sequence.linear_latent_ode import step_inputs
 from clinode.sequence.model import SequenceModel
-from clinode.sequence.readout import Encoding
 from clinode.system import System
 
-STEP_SIZE = 0.5  # of one Runge-Kutta step, times the steepness of the field
+STEP_SIZE = 0.35  # of one Runge-Kutta step, times the steepness of the field
 MAX_STEPS = 64  # of one gap
 """Error of a step below 1e-5 of the movement; a gap that asks for more than 64 has long decayed."""
 
@@ -33,8 +32,9 @@ class ODERNN(SequenceModel):
         dropout: Of the sequence tower's readout.
         statistics_dropout: Of the statistics tower's inputs.
         statistics_hidden: Width of the statistics tower.
+        head_hidden: Width of the last hidden layer of each tower. Like the three before, None takes
+            what is recommended for the task.
         static_code: Width of the layer behind the statics.
-        head_hidden: Width of the last hidden layer of each tower.
         auxiliary_weight: Weight of the loss of each auxiliary outcome.
         next_observation_weight: Weight of the decoder's loss.
         drop_variable: Share of a record's variables hidden from both towers in training.
@@ -47,11 +47,11 @@ class ODERNN(SequenceModel):
         self,
         hidden: int = 48,
         field_hidden: int = 32,
-        dropout: float = 0.4,
-        statistics_dropout: float = 0.5,
-        statistics_hidden: int = 32,
+        dropout: float | None = None,
+        statistics_dropout: float | None = None,
+        statistics_hidden: int | None = None,
+        head_hidden: int | None = None,
         static_code: int = 16,
-        head_hidden: int = 64,
         auxiliary_weight: float = 0.4,
         next_observation_weight: float = 0.3,
         drop_variable: float = 0.1,
@@ -63,7 +63,7 @@ class ODERNN(SequenceModel):
         hidden, inner = self.settings.hidden, self.settings.field_hidden
         n_variables, n_inputs = len(self.schema.variables), len(self.schema.inputs)
         pace = REFERENCE_WINDOW / self.schema.window
-        self.log_decay = nn.Parameter(-torch.log(torch.logspace(0.5, 2, hidden) / pace))
+        self.log_decay = nn.Parameter(-torch.log(torch.logspace(0.8, 2, hidden) / pace))
         self.bend = matrix(inner, hidden, generator)  # U
         self.bend_offset = nn.Parameter(torch.zeros(inner))
         self.push = nn.Parameter(matrix(hidden, inner, generator).detach() * (0.1 * pace))  # W
@@ -78,36 +78,6 @@ class ODERNN(SequenceModel):
         self.register_buffer("latent_low", -torch.ones(hidden))
         self.register_buffer("latent_high", torch.ones(hidden))
         return hidden
-
-    def encode(self, batch: IrregularBatch) -> Encoding:
-        """Integrate and update along the rows; features are the normalised state."""
-        states, before = self._recur(batch)
-        rest = (batch.prediction_time - batch.time[batch.last_row]).clamp(min=0).to(batch.dtype)
-        drive = None
-        if batch.treatments is not None:
-            drive = batch.treatments.held_rates(len(batch)) @ self.drive.T
-        at_prediction = self._flow(states[batch.last_row], rest, drive, self._n_steps(rest))
-        return Encoding(
-            features=self.norm(states),
-            at_prediction=self.norm(at_prediction),
-            next_observation=self.decoder(before),
-        )
-
-    def latent(
-        self, batch: IrregularBatch, query_time: Float[Tensor, "batch query"]
-    ) -> Float[Tensor, "batch query latent"]:
-        """State integrated from the last row at or before each asked time; zero before any."""
-        self._require_built()
-        states, _ = self._recur(batch)
-        row = batch.row_before(query_time)
-        held, known = row.clamp(min=0), (row >= 0).unsqueeze(-1)
-        gap = torch.where(row >= 0, query_time - batch.time[held], 0.0).to(batch.dtype)
-        drive = None
-        if batch.treatments is not None:
-            drive = (batch.rates_after(row) @ self.drive.T).flatten(0, 1)
-        start = torch.where(known, states[held], 0.0)
-        flowed = self._flow(start.flatten(0, 1), gap.flatten(), drive, self._n_steps(gap.flatten()))
-        return torch.where(known, flowed.view_as(start), 0.0)
 
     @property
     def latent_system(self) -> System:
@@ -125,6 +95,24 @@ class ODERNN(SequenceModel):
             high=self.latent_high,
             schema=self.schema,
         )
+
+    def _carry(
+        self,
+        batch: IrregularBatch,
+        states: Float[Tensor, "row latent"],
+        query_time: Float[Tensor, "batch query"],
+    ) -> Float[Tensor, "batch query latent"]:
+        row = batch.row_before(query_time)
+        held, known = row.clamp(min=0), row >= 0
+        gap = torch.where(known, query_time - batch.time[held], 0.0).to(batch.dtype).flatten()
+        drive = None
+        if batch.treatments is not None:
+            drive = (batch.rates_after(row) @ self.drive.T).flatten(0, 1)
+        flowed = self._flow(states[held].flatten(0, 1), gap, drive, self._n_steps(gap))
+        return torch.where(known.unsqueeze(-1), flowed.unflatten(0, row.shape), 0.0)
+
+    def _features(self, states: Float[Tensor, "*place latent"]) -> Float[Tensor, "*place feature"]:
+        return self.norm(states)
 
     def _n_steps(self, gap: Float[Tensor, " row"]) -> Tensor:
         """Runge-Kutta steps of each gap: steepness of the field times the gap, in STEP_SIZEs."""
@@ -150,10 +138,9 @@ class ODERNN(SequenceModel):
             x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
         return x
 
-    def _recur(
+    def _run(
         self, batch: IrregularBatch
-    ) -> tuple[Float[Tensor, "row state"], Float[Tensor, "row state"]]:
-        """States after and before the observations of each row."""
+    ) -> tuple[Float[Tensor, "row latent"], Float[Tensor, "row latent"]]:
         inward = self.inward(step_inputs(batch, self.fade, self.fade_offset))
         observed = batch.is_observed.unsqueeze(1).to(batch.dtype)
         parts = [

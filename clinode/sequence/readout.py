@@ -19,11 +19,13 @@ class Encoding:
     Args:
         features: Of each row, after its observations.
         at_prediction: The features carried to the prediction time without further observations.
+        at_query: The features carried to each query time of the batch; none without queries.
         next_observation: Values of each row as expected just before it.
     """
 
     features: Float[Tensor, "row feature"]
     at_prediction: Float[Tensor, "batch feature"]
+    at_query: Float[Tensor, "batch query feature"]
     next_observation: Float[Tensor, "row variable"]
 
 

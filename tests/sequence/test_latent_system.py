@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+
+import clinode
+from clinode.errors import ArgumentError
+
+SYSTEMS = ("linear-latent-ode", "ode-rnn")
+
+
+@pytest.fixture(params=SYSTEMS)
+def name(request) -> str:
+    return request.param
+
+
+def test_the_latent_state_after_the_last_row_follows_the_system(forecast, build, name):
+    model = build(forecast, name)
+    batch = forecast.batch(np.arange(4, 7), torch.float64)
+    hours = torch.tensor([0.0, 0.9, 5.0, 11.0], dtype=torch.float64)
+    times = batch.prediction_time.unsqueeze(1) + hours
+    with torch.no_grad():
+        latent = model.latent(batch, times)
+        held = batch.treatments.held_rates(len(batch)) * batch.treatments.scale
+        system = model.latent_system
+        followed = clinode.simulate(system, latent[:, 0], hours, held, method="dopri5", rtol=1e-9)
+    exact = name == "linear-latent-ode"
+    torch.testing.assert_close(latent, followed.states, rtol=0, atol=1e-7 if exact else 1e-5)
+
+
+def test_the_linear_system_rests_where_drive_and_decay_balance(classified, build):
+    model = build(classified, "linear-latent-ode")
+    system = model.latent_system
+    u = torch.tensor([0.4, 1.2], dtype=torch.float64)
+    rest = torch.linalg.solve(system.A, -system.B @ u)
+    field = system.vector_field(0.0, rest, u)
+    assert field.abs().max() < 1e-12
+    assert (torch.linalg.eigvals(system.A).real < 0).all()
+
+
+def test_a_bounded_field_pulls_every_state_into_a_box(classified, build):
+    system = build(classified, "ode-rnn").latent_system
+    radius = system.W.abs().sum(dim=1) / system.a
+    generator = torch.Generator().manual_seed(0)
+    far = torch.randn(200, len(radius), dtype=torch.float64, generator=generator).sign()
+    edge = far * radius * (1 + torch.rand(200, 1, generator=generator, dtype=torch.float64))
+    field = system.vector_field(0.0, edge, torch.zeros(2, dtype=torch.float64))
+    assert (field * far <= 0).all()
+
+
+def test_outputs_are_the_decoded_variables_in_original_units(classified, build, name):
+    model = build(classified, name)
+    system = model.latent_system
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, system.n_states, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        standardised = model.decoder(x).numpy()
+    index = np.broadcast_to(np.arange(standardised.shape[1]), standardised.shape)
+    expected = classified.schema.restore(index, standardised)
+    shown = system.output(0.0, x, torch.zeros(2, dtype=torch.float64))
+    np.testing.assert_allclose(shown, expected, rtol=1e-9)
+    assert [q.name for q in system.outputs] == list(classified.schema.variables)
+    assert [q.unit for q in system.outputs] == list(classified.schema.units)
+
+
+def test_treatments_enter_the_system_in_original_units(classified, build, name):
+    model = build(classified, name)
+    system = model.latent_system
+    x = torch.zeros(system.n_states, dtype=torch.float64)
+    zero, one = torch.zeros(2, dtype=torch.float64), torch.tensor([0.0, 1.0]).double()
+    effect = system.vector_field(0.0, x, one) - system.vector_field(0.0, x, zero)
+    expected = model.drive[:, 1] / classified.schema.input_scale[1]
+    torch.testing.assert_close(effect, expected.detach())
+    assert [q.name for q in system.inputs] == list(classified.schema.inputs)
+
+
+def test_states_are_named_and_range_over_what_training_showed(classified, build, name):
+    model = build(classified, name)
+    model.finish(classified)
+    system = model.latent_system
+    assert system.states[0].name == "z1"
+    assert system.time_unit == "h"
+    assert system.dtype == torch.float64
+    batch = classified.batch(np.arange(len(classified)), torch.float64)
+    with torch.no_grad():
+        latent = model.latent(batch, batch.prediction_time.unsqueeze(1))[:, 0].numpy()
+    low, high = np.array([q.range for q in system.states]).T
+    assert ((latent >= low) & (latent <= high)).mean() > 0.9
+
+
+def test_a_system_is_a_copy_that_later_training_leaves_alone(classified, build, name):
+    model = build(classified, name)
+    system = model.latent_system
+    before = system.decode.weight.clone()
+    with torch.no_grad():
+        model.decoder.weight.add_(1.0)
+    torch.testing.assert_close(system.decode.weight, before)
+
+
+def test_a_decay_of_several_clocks_is_not_a_field(classified, build):
+    with pytest.raises(ArgumentError, match="GRU-D has no latent system"):
+        _ = build(classified, "gru-d").latent_system
