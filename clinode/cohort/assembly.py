@@ -46,10 +46,11 @@ from clinode.cohort.schema import CohortSchema
 from clinode.cohort.sources import open_source, reading
 from clinode.cohort.staging import Staged, stage_long
 from clinode.cohort.subject_tables import Cells, merge_statics, read_cells, unique_outcomes
-from clinode.errors import SchemaError
+from clinode.errors import ResourceError, SchemaError
 
-MEMORY_LIMIT = "128MB"
-"""Of DuckDB while a cohort is read; what does not fit is spilled to the temporary folder."""
+MEMORY_LIMITS = ("128MB", "1GB")
+"""Of DuckDB while a cohort is read; what does not fit is spilled to the temporary folder. The second
+is tried where the first is too small for one operation, a table of very many columns, say."""
 
 
 @dataclass
@@ -81,21 +82,54 @@ class Parts:
     schema: CohortSchema | None = None
 
 
-@contextmanager
-def engine(*, is_large: bool = False) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """A DuckDB with a memory limit, and a folder for the cohort; on failure both go.
+def build(
+    stage: Callable[[duckdb.DuckDBPyConnection], Parts],
+    policy: Policy,
+    schema: CohortSchema | None = None,
+    *,
+    is_large: bool = False,
+) -> Cohort:
+    """Stage tables and assemble them, in little memory if that is enough.
 
     Args:
+        stage: Stages the tables on a connection.
+        policy: How rows that cannot be taken as they are are treated.
+        schema: Variables known beforehand.
         is_large: Keep staged tables in a file, compressed, instead of in memory.
 
-    Yields:
-        The connection, and the folder, which stays if the body succeeds.
+    Raises:
+        SchemaError: A table breaks its contract, or the policy is strict and a row must change.
+        ResourceError: Memory or the temporary disk ran out.
     """
+    *small, last = MEMORY_LIMITS
+    for limit in small:
+        try:
+            return _build(stage, policy, schema, limit, is_large)
+        except ResourceError:
+            continue
+    return _build(stage, policy, schema, last, is_large)
+
+
+def _build(
+    stage: Callable[[duckdb.DuckDBPyConnection], Parts],
+    policy: Policy,
+    schema: CohortSchema | None,
+    memory_limit: str,
+    is_large: bool,
+) -> Cohort:
+    with _engine(memory_limit, is_large) as (connection, folder):
+        assemble(connection, folder, stage(connection), policy, schema)
+    return open_cohort(folder, is_temporary=True)
+
+
+@contextmanager
+def _engine(memory_limit: str, is_large: bool) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A DuckDB, and a folder for the cohort that stays if the body succeeds."""
     folder = temporary_folder()
     scratch = folder / "scratch"
     scratch.mkdir()
     config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": MEMORY_LIMIT,
+        "memory_limit": memory_limit,
         "temp_directory": str(scratch),
         "preserve_insertion_order": "true",  # so that a row number of a staged table is the file's
         "autoinstall_known_extensions": "false",  # nothing is fetched from anywhere
@@ -103,11 +137,12 @@ def engine(*, is_large: bool = False) -> Iterator[tuple[duckdb.DuckDBPyConnectio
     }
     try:
         database = str(scratch / "tables.duckdb") if is_large else ":memory:"
-        connection = duckdb.connect(database, config=config)
-        try:
-            yield connection, folder
-        finally:
-            connection.close()
+        with reading():
+            connection = duckdb.connect(database, config=config)
+            try:
+                yield connection, folder
+            finally:
+                connection.close()
         shutil.rmtree(scratch, ignore_errors=True)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -205,15 +240,16 @@ def assemble_tables(
     strict: bool,
 ) -> Cohort:
     """The cohort of tables in memory; see `Cohort.from_tables`."""
-    policy = policy or Policy()
-    policy = replace(policy, strict=strict or policy.strict)
+    used = policy or Policy()
+    used = replace(used, strict=strict or used.strict)
     key = "subject_id"
-    with engine() as (connection, folder):
+
+    def stage(connection: duckdb.DuckDBPyConnection) -> Parts:
         parts = Parts(source={"format": "tables"})
         source = open_source(connection, observations, "observations", view="observations")
         columns = {"subject": key, "time": "time", "variable": "variable", "value": "value"}
         parts.observations.append(
-            stage_long(connection, source, "staged_observations", columns, policy=policy)
+            stage_long(connection, source, "staged_observations", columns, policy=used)
         )
         if inputs is not None:
             source = open_source(connection, inputs, "inputs", view="inputs")
@@ -221,24 +257,23 @@ def assemble_tables(
             if "end" in source.columns:
                 columns["end"] = "end"
             parts.inputs.append(
-                stage_long(connection, source, "staged_inputs", columns, policy=policy)
+                stage_long(connection, source, "staged_inputs", columns, policy=used)
             )
         if statics is not None:
             source = open_source(connection, statics, "statics", view="statics")
             declared = {v.name: v for v in schema.statics} if schema else {}
-            parts.statics = read_cells(
-                connection, source, "statics", key, policy, declared=declared
-            )
+            parts.statics = read_cells(connection, source, "statics", key, used, declared=declared)
         if outcomes is not None:
             source = open_source(connection, outcomes, "outcomes", view="outcomes")
             time = "prediction_time" if "prediction_time" in source.columns else None
             parts.outcomes = read_cells(
-                connection, source, "outcomes", key, policy, prediction_time=time
+                connection, source, "outcomes", key, used, prediction_time=time
             )
         if planted is not None:
             parts.frames["planted"] = planted
-        assemble(connection, folder, parts, policy, schema)
-    return open_cohort(folder, is_temporary=True)
+        return parts
+
+    return build(stage, used, schema)
 
 
 def _number_subjects(

@@ -192,7 +192,7 @@ def _group_in_unit(value: np.ndarray, unit: OtherUnit) -> tuple[float, float, in
     other, rest = value[is_other], value[~is_other]
     converted = other * unit.scale + unit.offset
     spread = np.subtract(*np.quantile(rest, (0.75, 0.25)))
-    error = 1.6 * spread / np.sqrt(count)  # about 1.7 standard errors of a median
+    error = 2.8 * spread / np.sqrt(count)  # three standard errors of a normal sample's median
     if abs(np.median(converted) - np.median(rest)) > max(
         RATIO_TOLERANCE * abs(np.median(rest)), error
     ):

@@ -16,7 +16,16 @@ import numpy as np
 from clinode.cohort.assembly import Parts
 from clinode.cohort.policy import Policy
 from clinode.cohort.schema import Variable, plain_name
-from clinode.cohort.sources import Source, first_row, literal, open_source, read_header, reading
+from clinode.cohort.sources import (
+    BUFFER_BYTES,
+    LONGEST_LINE,
+    Source,
+    first_row,
+    literal,
+    open_source,
+    read_header,
+    reading,
+)
 from clinode.cohort.staging import CLOCK, stage_long
 from clinode.cohort.subject_tables import Cells, read_cells
 from clinode.cohort.variables import OUTCOMES
@@ -88,6 +97,7 @@ def stage_physionet2012(
         "(SELECT regexp_extract(filename, '([0-9]+)[.]txt$', 1) AS RecordID, Time, Parameter, "
         f"Value FROM read_csv([{listed}], auto_detect=false, header=true, filename=true, "
         "delim=',', quote='\"', escape='\"', strict_mode=true, null_padding=false, nullstr='', "
+        f"max_line_size={LONGEST_LINE}, buffer_size={BUFFER_BYTES}, "
         "columns={'Time': 'VARCHAR', 'Parameter': 'VARCHAR', 'Value': 'VARCHAR'}))"
     )
     name = folders[0].name if len(folders) == 1 else f"{folders[0].name} and others"

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from clinode.cohort.assembly import Parts, assemble, engine
+from clinode.cohort.assembly import Parts, build
 from clinode.cohort.cohort import KIND, Cohort, open_cohort
 from clinode.cohort.columns import (
     check_time_unit,
@@ -120,9 +120,10 @@ def read_cohort(
         return open_cohort(folder)
     used = policy if isinstance(policy, Policy) else Policy.read(policy) if policy else Policy()
     used = replace(used, strict=strict or used.strict)
-    with engine(is_large=_size(path) > LARGE_BYTES) as (connection, folder):
+
+    def stage(connection: duckdb.DuckDBPyConnection) -> Parts:
         if chosen == "meds":
-            parts = stage_meds(
+            return stage_meds(
                 connection,
                 Path(_one_path(path)),
                 policy=used,
@@ -131,25 +132,23 @@ def read_cohort(
                 until=until,
                 labels=outcomes,
             )
-        elif chosen == "physionet2012":
+        if chosen == "physionet2012":
             paths = [path] if isinstance(path, str | Path) else list(path)
-            parts = stage_physionet2012(connection, [Path(p) for p in paths], outcomes, policy=used)
-        else:
-            tables = {"statics": statics, "outcomes": outcomes, "inputs": inputs}
-            parts = _stage_tables(
-                connection,
-                path,
-                tables,
-                layout=None if chosen == "tables" else chosen,
-                told={"subject": subject, "time": time, "variable": variable, "value": value},
-                prediction_time=prediction_time,
-                group=group,
-                time_unit=time_unit,
-                policy=used,
-                schema=schema,
-            )
-        assemble(connection, folder, parts, used, schema)
-    return open_cohort(folder, is_temporary=True)
+            return stage_physionet2012(connection, [Path(p) for p in paths], outcomes, policy=used)
+        return _stage_tables(
+            connection,
+            path,
+            {"statics": statics, "outcomes": outcomes, "inputs": inputs},
+            layout=None if chosen == "tables" else chosen,
+            told={"subject": subject, "time": time, "variable": variable, "value": value},
+            prediction_time=prediction_time,
+            group=group,
+            time_unit=time_unit,
+            policy=used,
+            schema=schema,
+        )
+
+    return build(stage, used, schema, is_large=_size(path) > LARGE_BYTES)
 
 
 def detect_format(path: Table) -> str:

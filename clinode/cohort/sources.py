@@ -25,7 +25,8 @@ from clinode.errors import ResourceError, SchemaError
 CSV_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt")
 PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
 DELIMITERS = (",", ";", "\t", "|")
-LONGEST_LINE = 2_000_000  # bytes; longer than any record of measurements, shorter than memory
+LONGEST_LINE = 1_000_000  # bytes; longer than any record of measurements, shorter than memory
+BUFFER_BYTES = 4 * LONGEST_LINE  # of a CSV file at a time; DuckDB's own choice is sixteen lines
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,8 @@ def _open_csv(paths: Sequence[Path]) -> Source:
     relation = (
         f"read_csv([{files}], auto_detect=false, header=true, columns={{{columns}}}, "
         f"delim={literal(delimiter)}, quote='\"', escape='\"', strict_mode=true, "
-        f"null_padding=false, nullstr='', allow_quoted_nulls=true, max_line_size={LONGEST_LINE})"
+        f"null_padding=false, nullstr='', allow_quoted_nulls=true, max_line_size={LONGEST_LINE}, "
+        f"buffer_size={BUFFER_BYTES})"
     )
     name = paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
     return Source(name, relation, dict.fromkeys(header, "VARCHAR"), tuple(paths), delimiter)

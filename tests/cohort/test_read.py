@@ -7,11 +7,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import clinode.cohort.assembly
 import clinode.cohort.read
 from clinode.cohort import Cohort, Policy, read_cohort
 from clinode.cohort.columns import find_column, unit_in_name
 from clinode.cohort.sources import NUMBER, Source, is_number
-from clinode.errors import ArgumentError, SchemaError
+from clinode.errors import ArgumentError, ResourceError, SchemaError
 
 GENERATE = [Phase.explicit, Phase.reuse, Phase.generate]  # shrinking a table takes minutes
 LONG = pd.DataFrame(
@@ -334,3 +335,12 @@ def test_the_largest_and_the_smallest_numbers_keep_their_bits(tmp_path):
 def test_large_tables_are_staged_on_the_disk_with_the_same_result(monkeypatch, tmp_path, expected):
     monkeypatch.setattr(clinode.cohort.read, "LARGE_BYTES", 0)
     same(read_cohort(write(LONG, tmp_path / "obs.csv")), expected, ["observations"])
+
+
+def test_a_reading_that_needs_more_memory_is_tried_again_with_more(monkeypatch, expected):
+    monkeypatch.setattr(clinode.cohort.assembly, "MEMORY_LIMITS", ("1MB", "128MB"))
+    same(read_cohort(LONG), expected, ["observations"])
+    monkeypatch.setattr(clinode.cohort.assembly, "MEMORY_LIMITS", ("1MB",))
+    with pytest.raises(ResourceError, match="memory or the temporary disk ran out") as caught:
+        read_cohort(LONG)
+    assert caught.value.exit_code == 6
