@@ -112,7 +112,8 @@ def _ratio_of(total: np.ndarray, count: np.ndarray):
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    plain = table.astype(object).where(table.notna(), None)
+    finite = table.replace([np.inf, -np.inf], np.nan)
+    plain = finite.astype(object).where(finite.notna(), None)
     return [
         {name: cell.item() if isinstance(cell, np.generic) else cell for name, cell in row.items()}
         for row in plain.to_dict("records")

@@ -12,6 +12,7 @@ import pandas as pd
 
 from clinode.attribution.rows import Entries, RecordRows
 from clinode.cohort import Cohort, PackedRecords
+from clinode.errors import ClinodeError
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,18 @@ class Events:
     attribution: np.ndarray
 
     def receive(self, values: np.ndarray, entries: Entries, chosen: np.ndarray) -> None:
-        """Take the attributions (row, width) of some records; row k is record `chosen[k]`."""
+        """Take the attributions (row, width) of some records; row k is record `chosen[k]`.
+
+        Raises:
+            ClinodeError: The cohort and the batch disagree on how many events a record has.
+        """
         read = self.record[self.is_read]
+        told = np.searchsorted(read, chosen, side="right") - np.searchsorted(read, chosen)
+        if not np.array_equal(told, entries.counts(len(chosen))):
+            raise ClinodeError(
+                "the events of a record are not those that the model read",
+                fix="this is a fault of clinode; please report it",
+            )
         number = np.arange(len(entries.row)) - np.searchsorted(entries.row, entries.row)
         place = np.searchsorted(read, chosen[entries.row]) + number
         self.attribution[place] = values[entries.row, entries.column]

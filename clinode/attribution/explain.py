@@ -76,18 +76,13 @@ def explain(
     method_named(method)
     choose = baseline_named(baseline)
     config = MethodConfig(tolerance=tolerance, n_steps=n_steps, batch_size=batch_size)
-    if not isinstance(run.task, Classify):
-        raise ArgumentError(
-            "explain attributes a logit, and this run forecasts values",
-            fix="use clinode.attribution.attribute on one forecast value",
-        )
-    if window is not None and not (np.isfinite(window) and window > 0):
-        raise ArgumentError(f"window must be a positive number of hours, got {window}")
-    if at is not None and not np.isfinite(at):
-        raise ArgumentError(f"the prediction time must be a finite number of hours, got {at}")
-    records = PackedRecords.build(cohort, run.schema, run.task, with_targets=False, at=at)
+    task = _classifies(run)
+    _check_hours(window, at)
+    records = PackedRecords.build(cohort, run.schema, task, with_targets=False, at=at)
     positions = _last_of_each(records, cohort, subjects)
     observed = measured_events(cohort, records, positions)
+    given = given_events(cohort, records, positions)
+    statics = known_statics(cohort, records, positions)
     options = BaselineConfig(
         window=run.schema.window / 2 if window is None else window,
         ranges=read_normal_ranges(normal_ranges),
@@ -95,32 +90,47 @@ def explain(
     )
     if baseline == "normal":
         check_ranges(run.schema, options.ranges, set(observed.name[observed.is_read]))
-    given = given_events(cohort, records, positions)
-    statics = known_statics(cohort, records, positions)
     longest_first = np.argsort(-records.lengths[positions], kind="stable")
-    found: list[RowAttributions] = []
+    parts: list[pd.DataFrame] = []
     for start in range(0, len(positions), _RECORDS_AT_ONCE):
         chosen = longest_first[start : start + _RECORDS_AT_ONCE]
         rows = RecordRows(run.model, records, positions[chosen])
         reference = choose(rows, replace(options, sex=options.sex[chosen]))
         report = None if progress is None else _shifted(progress, start, len(positions))
-        part = explain_rows(rows, rows.x, reference, method, replace(config, progress=report))
-        values = part.values.numpy()
-        observed.receive(values, rows.measured, chosen)
-        given.receive(values, rows.given, chosen)
-        statics.receive(values, rows, chosen)
-        found.append(part)
-    gates = _gates(records.instances.iloc[positions], found, longest_first)
-    tables = (statics.table(), observed.table("observation"), given.table("input"))
-    events = pd.concat([table for table in tables if len(table)], ignore_index=True)
+        found = explain_rows(rows, rows.x, reference, method, replace(config, progress=report))
+        observed.receive(found.values.numpy(), rows.measured, chosen)
+        given.receive(found.values.numpy(), rows.given, chosen)
+        statics.receive(found.values.numpy(), rows, chosen)
+        parts.append(_gates(found))
+    gates = pd.concat(parts, ignore_index=True).iloc[np.argsort(longest_first)]
+    instances = records.instances.iloc[positions].reset_index(drop=True)
+    gates = pd.concat([instances, gates.reset_index(drop=True)], axis=1)
     return Attributions(
-        events=_ordered(events, gates),
+        events=_events(
+            [statics.table(), observed.table("observation"), given.table("input")], gates
+        ),
         gates=gates,
         method=method,
         baseline=baseline,
-        outcome=run.task.outcome,
+        outcome=task.outcome,
         tolerance=tolerance,
     )
+
+
+def _classifies(run: Run) -> Classify:
+    if not isinstance(run.task, Classify):
+        raise ArgumentError(
+            "explain attributes a logit, and this run forecasts values",
+            fix="use clinode.attribution.attribute on one forecast value",
+        )
+    return run.task
+
+
+def _check_hours(window: float | None, at: float | None) -> None:
+    if window is not None and not (np.isfinite(window) and window > 0):
+        raise ArgumentError(f"window must be a positive number of hours, got {window}")
+    if at is not None and not np.isfinite(at):
+        raise ArgumentError(f"the prediction time must be a finite number of hours, got {at}")
 
 
 def _last_of_each(
@@ -128,6 +138,8 @@ def _last_of_each(
 ) -> np.ndarray:
     """Positions of the last record of each subject, in the order of the cohort."""
     last = np.flatnonzero(np.diff(records.subject_index, append=-1) != 0)
+    if len(last) == 0 or (subjects is not None and len(subjects) == 0):
+        raise ArgumentError("there is no subject to explain")
     if subjects is None:
         return last
     index = pd.Index(cohort.subjects).get_indexer(pd.Index(np.asarray(subjects)))
@@ -142,26 +154,20 @@ def _shifted(
     return lambda done, _: progress(start + done, n_records)
 
 
-def _gates(
-    instances: pd.DataFrame, found: list[RowAttributions], order: np.ndarray
-) -> pd.DataFrame:
-    """What is known of each map, in the order of the records."""
-    back = np.argsort(order)
-    columns = {
-        name: np.concatenate([getattr(part, name) for part in found])[back]
-        for name in ("output", "base", "gap", "rows_used", "withheld")
-    }
-    words = np.array([why for part in found for why in part.why], dtype=object)[back]
-    return instances.reset_index(drop=True).assign(**columns, why=words)
+def _gates(found: RowAttributions) -> pd.DataFrame:
+    """What is known of each map."""
+    names = ("output", "base", "gap", "rows_used", "withheld", "why")
+    return pd.DataFrame({name: getattr(found, name) for name in names})
 
 
-def _ordered(events: pd.DataFrame, gates: pd.DataFrame) -> pd.DataFrame:
+def _events(tables: list[pd.DataFrame], gates: pd.DataFrame) -> pd.DataFrame:
     """Rows of the subjects that are not withheld: statics, measurements, treatments of each."""
+    filled = [table for table in tables if len(table)] or tables[1:2]
+    events = pd.concat(filled, ignore_index=True)
     record = events["record"].to_numpy()
-    order = np.lexsort(
-        (events["time"].to_numpy(), events["kind"].map(KINDS.index).to_numpy(), record)
-    )
-    order = order[~gates["withheld"].to_numpy()[record[order]]]
-    events = events.iloc[order].reset_index(drop=True)
+    kind = np.array([KINDS.index(kind) for kind in events["kind"]], dtype=np.int64)
+    order = np.lexsort((events["time"].to_numpy(), kind, record))
+    order = order[~gates["withheld"].to_numpy(dtype=bool)[record[order]]]
     subject = gates["subject_id"].to_numpy()[record[order]]
+    events = events.iloc[order].reset_index(drop=True)
     return events.assign(subject_id=subject).loc[:, list(COLUMNS)]

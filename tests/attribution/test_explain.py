@@ -251,6 +251,15 @@ def test_a_record_without_observations_is_explained_by_what_is_known_of_it(attri
     assert own["attribution"].sum() == pytest.approx(gate["output"] - gate["base"], abs=1e-3)
 
 
+def test_a_cohort_in_which_nothing_was_measured_by_then_has_gates_and_no_rows(run):
+    later = pd.DataFrame({"subject_id": [1], "time": [30.0], "variable": ["HR"], "value": [80.0]})
+    found = explain(run, Cohort.from_tables(later), at=20.0)
+    assert len(found.to_pandas()) == 0
+    assert list(found.to_pandas().columns) == COLUMNS
+    assert found.gates[["gap", "withheld"]].to_numpy().tolist() == [[0.0, False]]
+    assert len(found.by_variable()) == 0
+
+
 def test_the_last_of_several_prediction_times_is_explained_unless_another_is_named(
     run, cohort, tables
 ):
@@ -335,6 +344,8 @@ def test_calls_that_cannot_be_answered_are_refused_in_words(run, cohort):
         explain(run, cohort, baseline="carry", window=0.0)
     with pytest.raises(ArgumentError, match="finite number of hours"):
         explain(run, cohort, at=float("nan"))
+    with pytest.raises(ArgumentError, match="no subject to explain"):
+        explain(run, cohort, subjects=[])
 
 
 def test_an_unknown_variable_is_refused_as_at_prediction(run, tables):
