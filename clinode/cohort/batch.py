@@ -12,7 +12,7 @@ those.
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -104,6 +104,7 @@ class IrregularBatch:
         window
             where it never was.
         last_seen: Packed row at which the variable was last seen before this row; -1 where never.
+        last_observed: Packed row of the subject's previous row with an observation; -1 where none.
         row_subject: Position in the batch of the subject of a row.
         batch_sizes: Subjects that still have a row at each step; on the CPU.
         static, static_mask: Standardised, 0 where missing.
@@ -125,6 +126,7 @@ class IrregularBatch:
     time_delta: Float[Tensor, " row"]
     since_observed: Float[Tensor, "row variable"]
     last_seen: Int64[Tensor, "row variable"]
+    last_observed: Int64[Tensor, " row"]
     row_subject: Int64[Tensor, " row"]
     batch_sizes: Int64[Tensor, " step"]
     static: Float[Tensor, "batch static"]
@@ -208,12 +210,6 @@ class IrregularBatch:
         after = torch.where(is_last.unsqueeze(-1), held, inside)
         return torch.where((row >= 0).unsqueeze(-1), after, 0.0)
 
-    @cached_property
-    def last_observed_row(self) -> Int64[Tensor, " row"]:
-        """Packed row of the subject's previous row with an observation; -1 where there is none."""
-        seen = self.is_observed.unsqueeze(1)
-        return last_seen_rows(seen, self.sizes, self.offsets).squeeze(1)
-
     @property
     def exposure(self) -> Float[Tensor, "row input"]:
         """Standardised amount of each input given since the subject's last row with an observation.
@@ -225,7 +221,7 @@ class IrregularBatch:
         rates = self.treatments.rates(self.n_rows) * self.gap.unsqueeze(1)
         given = self._pad(rates + self.treatments.impulses(self.n_rows)).cumsum(dim=1)
         total = given[self.row_subject, self._steps]
-        before = self.last_observed_row
+        before = self.last_observed
         known = total[before.clamp(min=0)]
         return total - torch.where((before >= 0).unsqueeze(1), known, 0.0)
 
@@ -257,16 +253,15 @@ class IrregularBatch:
     def without(self, drop: Bool[Tensor, "row variable"]) -> "IrregularBatch":
         """The same records with some observations never made; rows stay where nothing is left."""
         mask = self.mask & ~drop
-        last_seen = last_seen_rows(mask, self.sizes, self.offsets)
+        clocks = observation_clocks(mask, self.time, self.sizes, self.window)
         return replace(
             self,
             value=torch.where(mask, self.value, 0.0),
             mask=mask,
-            last_seen=last_seen,
-            since_observed=hours_since(self.time, last_seen, self.window).to(self.dtype),
-            time_delta=observed_time_delta(mask, self.time, self.sizes, self.offsets).to(
-                self.dtype
-            ),
+            last_seen=clocks.last_seen,
+            last_observed=clocks.last_observed,
+            since_observed=clocks.since_observed.to(self.dtype),
+            time_delta=clocks.time_delta.to(self.dtype),
         )
 
     def replace(self, **changes: Any) -> "IrregularBatch":
@@ -300,33 +295,34 @@ class IrregularBatch:
         return padded.index_put((self.row_subject, self._steps), rows)
 
 
-def last_seen_rows(
-    mask: Bool[Tensor, "row variable"], sizes: list[int], offsets: list[int]
-) -> Int64[Tensor, "row variable"]:
-    """Packed row at which each variable was last seen before each row, -1 where never."""
-    last = torch.full(mask.shape, -1, dtype=torch.int64, device=mask.device)
-    index = torch.arange(len(mask), device=mask.device).unsqueeze(1)
-    for step in range(1, len(sizes)):
-        before, here, n = offsets[step - 1], offsets[step], sizes[step]
-        previous = slice(before, before + n)
-        last[here : here + n] = torch.where(mask[previous], index[previous], last[previous])
-    return last
+class Clocks(NamedTuple):
+    """When each variable was last seen before each row, and when anything was."""
+
+    last_seen: Int64[Tensor, "row variable"]  # packed row, -1 where never
+    since_observed: Float[Tensor, "row variable"]  # hours, float64; the window where never
+    last_observed: Int64[Tensor, " row"]  # packed row, -1 where never
+    time_delta: Float[Tensor, " row"]  # hours, float64; 0 where never
 
 
-def hours_since(
-    time: Float[Tensor, " row"], last_seen: Int64[Tensor, "row variable"], window: float
-) -> Float[Tensor, "row variable"]:
-    """Hours since the rows of `last_seen`, the window where there is none."""
-    since = time.unsqueeze(1) - time[last_seen.clamp(min=0)]
-    return torch.where(last_seen >= 0, since, window)
-
-
-def observed_time_delta(
+def observation_clocks(
     mask: Bool[Tensor, "row variable"],
     time: Float[Tensor, " row"],
     sizes: list[int],
-    offsets: list[int],
-) -> Float[Tensor, " row"]:
-    """Hours since the subject's previous row with an observation, 0 where there is none."""
-    last = last_seen_rows(mask.any(dim=1, keepdim=True), sizes, offsets)
-    return hours_since(time, last, 0.0).squeeze(1)
+    window: float,
+) -> Clocks:
+    """The clocks of packed rows; differences are taken in float64."""
+    seen = torch.cat([mask, mask.any(dim=1, keepdim=True)], dim=1)
+    index = torch.arange(len(mask), device=mask.device).unsqueeze(1)
+    seen_at = torch.where(seen, index, -1)
+    last = torch.full_like(seen_at, -1)
+    here = last.split(sizes)
+    for latest, before, row in zip(seen_at.split(sizes), here, here[1:], strict=False):
+        torch.maximum(latest[: len(row)], before[: len(row)], out=row)
+    since = time.unsqueeze(1) - torch.take(time, last.clamp(min=0))
+    never = last < 0
+    return Clocks(
+        last_seen=last[:, :-1].contiguous(),
+        since_observed=since[:, :-1].masked_fill(never[:, :-1], window),
+        last_observed=last[:, -1].contiguous(),
+        time_delta=since[:, -1].masked_fill(never[:, -1], 0.0),
+    )

@@ -12,9 +12,7 @@ from torch import Tensor
 from clinode.cohort.batch import (
     IrregularBatch,
     Treatments,
-    hours_since,
-    last_seen_rows,
-    observed_time_delta,
+    observation_clocks,
 )
 from clinode.cohort.cohort import Cohort
 from clinode.cohort.preprocess import Preprocessor
@@ -181,16 +179,16 @@ class PackedRecords:
         seen, times = torch.from_numpy(mask), torch.from_numpy(time)
         gap = np.zeros(len(time))
         gap[layout.sizes[0] :] = time[layout.sizes[0] :] - time[layout.previous[layout.sizes[0] :]]
-        sizes, offsets = layout.sizes.tolist(), layout.offsets.tolist()
-        last_seen = last_seen_rows(seen, sizes, offsets)
+        clocks = observation_clocks(seen, times, layout.sizes.tolist(), self.schema.window)
         return {
             "value": torch.from_numpy(value).to(dtype),
             "mask": seen,
             "time": times,
             "gap": torch.from_numpy(gap).to(dtype),
-            "time_delta": observed_time_delta(seen, times, sizes, offsets).to(dtype),
-            "since_observed": hours_since(times, last_seen, self.schema.window).to(dtype),
-            "last_seen": last_seen,
+            "time_delta": clocks.time_delta.to(dtype),
+            "since_observed": clocks.since_observed.to(dtype),
+            "last_seen": clocks.last_seen,
+            "last_observed": clocks.last_observed,
             "row_subject": torch.from_numpy(layout.row_subject),
             "batch_sizes": torch.from_numpy(layout.sizes),
         }

@@ -3,14 +3,22 @@ import pandas as pd
 import pytest
 import torch
 
-from clinode.cohort import Classify, Cohort, Forecast, IrregularBatch, PackedRecords, Preprocessor
+from clinode.cohort import (
+    Classify,
+    Cohort,
+    Forecast,
+    IrregularBatch,
+    PackedRecords,
+    Preprocessor,
+    Task,
+)
 from clinode.errors import ArgumentError, SchemaError
 
 TASK = Classify("died")
 DOUBLE = torch.float64
 
 
-def records_of(cohort: Cohort, task=TASK) -> PackedRecords:
+def records_of(cohort: Cohort, task: Task = TASK) -> PackedRecords:
     return PackedRecords.build(cohort, Preprocessor.fit(cohort, task), task)
 
 
@@ -25,7 +33,7 @@ def by_hand(cohort: Cohort, records: PackedRecords, position: int) -> pd.DataFra
     held = held[(held["subject_id"] == subject) & (held["time"] <= prediction_time)]
     given = cohort.inputs
     given = given[given["subject_id"] == subject]
-    changes = pd.concat([given["start"], given["end"]])
+    changes = np.concatenate([given["start"], given["end"]])
     changes = changes[changes <= prediction_time]
     table = held.pivot(index="time", columns="variable", values="value")
     times = np.unique(np.concatenate([held["time"], changes]))
@@ -159,6 +167,7 @@ def test_rates_and_doses_are_those_of_the_treatment_table(treated):
         subject, until = records.instances.iloc[position]
         batch = one(records, position)
         own = given[(given["subject_id"] == subject) & (given["start"] <= until)]
+        assert batch.treatments is not None
         rates = batch.treatments.rates(batch.n_rows).numpy() * scale
         doses = batch.treatments.impulses(batch.n_rows).numpy() * scale
         times = batch.time.numpy()
@@ -182,6 +191,7 @@ def test_the_signal_of_a_record_holds_the_rates_that_run(treated):
     records = records_of(treated)
     batch = records.batch([11, 30, 31], DOUBLE)
     signal = batch.inputs
+    assert signal is not None
     times = torch.linspace(0.013, 47.9, 60, dtype=DOUBLE)
     shown = signal(times.unsqueeze(1))  # (time, batch, input)
     given, drug = treated.inputs, records.schema.inputs.index("norepinephrine")
@@ -246,6 +256,8 @@ def test_a_forecast_asks_at_the_later_rows_of_each_subject(treated):
     total = 0
     for position in range(len(records)):
         batch = one(records, position)
+        assert batch.query_time is not None
+        assert batch.target_mask is not None
         subject, until = records.instances.iloc[position]
         later = held[(held["subject_id"] == subject) & (held["time"] > until)]
         later = later[later["time"] <= until + 20]

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -102,7 +103,11 @@ def test_the_written_backward_pass_agrees_with_autograd(dtype, tolerance, with_d
     arguments, sizes = filter_arguments(dtype, with_drive=with_drive)
     leaves = [a for a in arguments if a is not None and a.requires_grad]
     results = []
-    for function in (FilterAlongFlow.apply, filter_by_autograd):
+    functions: tuple[Callable[..., tuple[torch.Tensor, torch.Tensor]], ...] = (
+        FilterAlongFlow.apply,
+        filter_by_autograd,
+    )
+    for function in functions:
         states, flowed = function(*arguments, sizes)
         weights = torch.linspace(-1, 1, states.numel(), dtype=dtype).view_as(states)
         loss = (states * weights).sum() + (flowed * weights.flip(0)).sum()
@@ -114,6 +119,7 @@ def test_the_written_backward_pass_agrees_with_autograd(dtype, tolerance, with_d
 
 def test_a_row_with_a_closed_gate_only_flows():
     arguments, sizes = filter_arguments(torch.float64, with_drive=True)
-    states, flowed = FilterAlongFlow.apply(*arguments, sizes)
+    run: Callable[..., tuple[torch.Tensor, torch.Tensor]] = FilterAlongFlow.apply
+    states, flowed = run(*arguments, sizes)
     assert torch.equal(states[6], flowed[6])
     assert not torch.equal(states[5], flowed[5])
