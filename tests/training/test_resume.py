@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,10 +51,12 @@ class Zygote:
         self.start(out)
         return self.wait()
 
-    def fit_and_signal(self, out: Path, number: signal.Signals, step: int, delay: float) -> int:
-        """The exit status of a fit that gets a signal some time after it has saved a step."""
+    def fit_and_signal(
+        self, out: Path, number: signal.Signals, is_due: Callable[[], bool], delay: float = 0.0
+    ) -> int:
+        """The exit status of a fit that gets a signal some time after it is due."""
         process = self.start(out)
-        while is_running(process) and last_saved(out) < step:
+        while is_running(process) and not is_due():
             time.sleep(0.001)
         time.sleep(delay)
         if is_running(process):
@@ -68,12 +72,11 @@ class Zygote:
         return self._process.stdout.readline().strip()
 
 
-def last_saved(out: Path) -> int:
-    """Step of the newest checkpoint; 0 before the first, -1 before the fit has a folder."""
+def last_saved_is(out: Path, step: int) -> bool:
+    """Whether the fit has a folder, and in it a checkpoint of this step or a later one."""
     folder = Path(f"{out}.unfinished", "checkpoints")
-    if not folder.exists():
-        return -1
-    return max((int(path.name[5:]) for path in folder.glob("step-[0-9]*")), default=0)
+    saved = (int(path.name[5:]) for path in folder.glob("step-[0-9]*"))
+    return folder.exists() and max(saved, default=0) >= step
 
 
 def is_running(process: int) -> bool:
@@ -106,7 +109,8 @@ def kill_and_finish(zygote, out: Path, draws: random.Random, n_kills: int) -> in
         step = draws.randint(0, N_STEPS)
         # a step takes some ms, what follows the last one (baselines, metrics, the run) far longer
         delay = draws.uniform(0.0, 1.5 if step == N_STEPS else 0.05)
-        n_killed += zygote.fit_and_signal(out, signal.SIGKILL, step, delay) == -signal.SIGKILL
+        has_saved = partial(last_saved_is, out, step)
+        n_killed += zygote.fit_and_signal(out, signal.SIGKILL, has_saved, delay) == -signal.SIGKILL
     assert zygote.fit(out) == 0
     return n_killed
 
@@ -123,11 +127,29 @@ def test_a_fit_killed_at_a_random_moment_arrives_at_the_same_bytes(
 def test_a_fit_killed_again_and_again_arrives_at_the_same_bytes(zygote, unhurt, tmp_path, digests):
     n_killed = 0
     for step in (0, 2, 5, 5, 8):
-        status = zygote.fit_and_signal(tmp_path / "run", signal.SIGKILL, step, 0.01)
+        has_saved = partial(last_saved_is, tmp_path / "run", step)
+        status = zygote.fit_and_signal(tmp_path / "run", signal.SIGKILL, has_saved, 0.01)
         n_killed += status == -signal.SIGKILL
     assert n_killed >= 3
     assert zygote.fit(tmp_path / "run") == 0
     assert digests(tmp_path / "run") == unhurt
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.005, 0.02, 0.05])
+def test_a_fit_killed_while_its_run_is_written_leaves_no_half_of_it(
+    zygote, unhurt, tmp_path, digests, delay
+):
+    out = tmp_path / "run"
+
+    def is_written() -> bool:
+        return any(tmp_path.glob(".run.tmp-*/*")) or out.exists()
+
+    zygote.fit_and_signal(out, signal.SIGKILL, is_written, delay)
+    if out.exists():
+        verify_folder(out, "run")
+    assert zygote.fit(out) == 0
+    assert digests(out) == unhurt
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.slow
@@ -148,7 +170,7 @@ def test_a_fit_that_is_asked_to_stop_saves_and_can_be_resumed(
     zygote, unhurt, tmp_path, digests, number
 ):
     out = tmp_path / "run"
-    assert zygote.fit_and_signal(out, number, step=3, delay=0.0) == 75
+    assert zygote.fit_and_signal(out, number, partial(last_saved_is, out, 3)) == 75
     assert not out.exists()
     newest = max((tmp_path / "run.unfinished" / "checkpoints").iterdir())
     verify_folder(newest, "checkpoint")
