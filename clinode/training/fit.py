@@ -411,7 +411,12 @@ def _predictions(run: Run, name: str, cohort: Cohort) -> pd.DataFrame:
 def _memory_in_words() -> Iterator[None]:
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        # torch has a class for CUDA only; on a CPU its allocator says so in words
+        if isinstance(error, RuntimeError) and not (
+            isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        ):
+            raise
         raise ResourceError(
             "memory ran out during the fit",
             fix="lower batch_size, or choose a smaller model",

@@ -223,12 +223,16 @@ def read_call(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is not of this format.
     """
-    call = yaml.safe_load(path.read_text(encoding="utf-8"))
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        call = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise CheckpointError("the file is altered: it is no YAML", where=where) from None
     found = call.get("format") if isinstance(call, dict) else None
     if found != RUN_FORMAT:
         raise CheckpointError(
             f"run format {found}, and this clinode reads format {RUN_FORMAT}",
-            where=f"{path.parent.name}/{path.name}",
+            where=where,
             fix="load it with the version of clinode that wrote it",
         )
     return call

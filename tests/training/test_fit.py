@@ -292,11 +292,14 @@ def test_a_loss_that_is_not_a_number_stops_the_fit_and_keeps_the_last_checkpoint
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step-00000002", "step-00000003"]
 
 
+@pytest.mark.parametrize("shape", [None, (1 << 46,)])
 def test_memory_that_runs_out_is_told_in_words(
-    small_model, train, task, small_config, tmp_path, monkeypatch
+    small_model, train, task, small_config, tmp_path, monkeypatch, shape
 ):
     def hungry(self, batch, generator):
-        raise MemoryError
+        if shape is None:
+            raise MemoryError
+        return torch.ones(shape).sum()
 
     monkeypatch.setattr(LinearLatentODE, "loss", hungry)
     with pytest.raises(ResourceError, match="memory ran out"):
@@ -448,6 +451,9 @@ def test_a_finished_run_that_was_damaged_is_not_returned(
     shutil.copytree(fitted.folder, out)
     (out / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        fit(small_model, train, task=task, out=out, config=small_config, progress=False)
+    (out / "config.yaml").write_bytes(b"\xff: [")
+    with pytest.raises(CheckpointError, match=r"run/config\.yaml: the file is altered"):
         fit(small_model, train, task=task, out=out, config=small_config, progress=False)
 
 
