@@ -43,14 +43,15 @@ from clinode.cohort.cohort import (
 from clinode.cohort.ledger import Entry, Ledger
 from clinode.cohort.policy import Policy
 from clinode.cohort.schema import CohortSchema
-from clinode.cohort.sources import open_source, reading
+from clinode.cohort.sources import first_row, open_source, reading
 from clinode.cohort.staging import Staged, stage_long
 from clinode.cohort.subject_tables import Cells, merge_statics, read_cells, unique_outcomes
 from clinode.errors import ResourceError, SchemaError
 
 MEMORY_LIMITS = ("128MB", "1GB")
-"""Of DuckDB while a cohort is read; what does not fit is spilled to the temporary folder. The second
-is tried where the first is too small for one operation, a table of very many columns, say."""
+"""Of DuckDB while a cohort is read; what does not fit is spilled to the temporary folder. The
+second is tried where the first is too small for one operation, a table of very many columns, say.
+"""
 
 
 @dataclass
@@ -191,6 +192,7 @@ def assemble(
         if parts.derive is not None:
             parts.derive(outcomes)
 
+    _refuse_strangers(connection, parts)
     subjects = _number_subjects(connection, parts, statics, outcomes)
     rows, merged = write_observations(
         connection, views, "subjects", folder / "observations.parquet"
@@ -289,6 +291,33 @@ def _number_subjects(
     if parts.groups is not None:
         others |= set(parts.groups["subject_id"].tolist())
     return subject_table(connection, [*parts.observations, *parts.inputs], sorted(others))
+
+
+def _refuse_strangers(connection: duckdb.DuckDBPyConnection, parts: Parts) -> None:
+    """Tables that share no subject with the observations write its ids in another way.
+
+    Raises:
+        SchemaError: Names the table.
+    """
+    for cells in (parts.statics, parts.outcomes):
+        if cells is None or not len(cells.subject):
+            continue
+        ids = sorted(set(cells.subject.tolist()))
+        connection.register("table_ids", pa.table({"subject": pa.array(ids, pa.string())}))
+        union = " UNION ALL ".join(f"SELECT subject FROM {s.name}" for s in parts.observations)
+        with reading():
+            n_rows, n_shared = first_row(
+                connection,
+                f"SELECT count(*), count(*) FILTER (subject IN (SELECT subject FROM table_ids)) "
+                f"FROM ({union}) WHERE subject IS NOT NULL",
+            )
+        connection.unregister("table_ids")
+        if n_rows and not n_shared:
+            raise SchemaError(
+                f"none of its {len(ids):,} subjects has an observation",
+                where=cells.name,
+                fix="map the subject's column, or write ids in one way (001 is not 1, nor is 1.0)",
+            )
 
 
 def _merge_entries(merged: dict[int, int], rules: Rules, table: str) -> list[Entry]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clinode.cohort.schema import plain_name
 from clinode.cohort.sources import Source, kind_of
+from clinode.cohort.variables import is_identifier
 from clinode.errors import SchemaError
 
 SUBJECT_NAMES = (
@@ -92,6 +93,25 @@ def need_column(source: Source, role: str, told: str | None, argument: str) -> s
             fix=example(source),
         )
     return found
+
+
+def subject_column(source: Source, told: str | None) -> str:
+    """The column of the subject of a table of observations.
+
+    Raises:
+        SchemaError: It was told and is not there, has no usual name, or several columns have one: a
+            person and a stay have different time zeros, so that cannot be guessed.
+    """
+    column = need_column(source, "subject", told, "subject")
+    if told is None:
+        others = [name for name in source.columns if name != column and is_identifier(name)]
+        if others:
+            raise SchemaError(
+                f"both {column!r} and {others[0]!r} could be the subject",
+                where=source.name,
+                fix=f'say whose time zero the times count from: subject="{column}"',
+            )
+    return column
 
 
 def columns_in_words(source: Source) -> str:

@@ -17,7 +17,9 @@ from clinode.cohort.columns import (
     find_column,
     find_tables,
     need_column,
+    subject_column,
 )
+from clinode.cohort.ledger import Entry
 from clinode.cohort.meds import is_meds, stage_meds
 from clinode.cohort.physionet2012 import (
     add_death_within_90_days,
@@ -31,6 +33,7 @@ from clinode.cohort.schema import CohortSchema
 from clinode.cohort.sources import Source, open_source
 from clinode.cohort.staging import Staged, check_columns, name_sql, stage_long, stage_wide
 from clinode.cohort.subject_tables import Cells, read_cells
+from clinode.cohort.variables import is_identifier
 from clinode.errors import ArgumentError, SchemaError
 from clinode.folder import verify_folder
 
@@ -194,14 +197,16 @@ def _stage_tables(
         observations = found.pop("observations")
         tables = {role: tables.get(role) or found.get(role) for role in tables}
     source = open_source(connection, observations, "observations", view="observations")
-    key = need_column(source, "subject", told["subject"], "subject")
+    key = subject_column(source, told["subject"])
     when = need_column(source, "time", told["time"], "time")
     unit = check_time_unit(source, when, time_unit)
     columns = {"subject": key, "time": when}
     staged, layout = _stage_observations(
         connection, source, columns, layout, told, policy=policy, time_unit=unit
     )
-    parts = Parts(observations=[staged])
+    if staged.n_read == 0 and source.files:
+        raise SchemaError("there is a header and no row", where=source.name, fix="export it again")
+    parts = Parts(observations=[staged], entries=_identifier_columns(source, staged))
     if tables["inputs"] is not None:
         parts.inputs.append(
             _stage_inputs(
@@ -252,9 +257,7 @@ def _stage_observations(
     time_unit: str,
 ) -> tuple[Staged, str]:
     if layout is None:
-        both = [find_column(source, role, told[role]) for role in ("variable", "value")]
-        asked = told["variable"] is not None or told["value"] is not None
-        layout = "long" if asked or None not in both else "wide"
+        layout = _layout(source, told)
     if layout == "long":
         for role in ("variable", "value"):
             columns[role] = need_column(source, role, told[role], role)
@@ -262,7 +265,8 @@ def _stage_observations(
             connection, source, "staged_observations", columns, policy=policy, time_unit=time_unit
         )
         return staged, layout
-    variables = [name for name in source.columns if name not in columns.values()]
+    others = [name for name in source.columns if name not in columns.values()]
+    variables = [name for name in others if not is_identifier(name)]
     if not variables:
         raise SchemaError(
             f"there is no column of a variable; {columns_in_words(source)}",
@@ -279,6 +283,39 @@ def _stage_observations(
         time_unit=time_unit,
     )
     return staged, layout
+
+
+def _identifier_columns(source: Source, staged: Staged) -> list[Entry]:
+    """Columns of a wide table that identify something are read, and left out whole."""
+    if not staged.names:
+        return []
+    n_rows = staged.n_read // len(staged.names)
+    names = [n for n in source.columns if is_identifier(n) and n not in staged.columns.values()]
+    return [
+        Entry(table="observations", action=action, reason=reason, variable=name, rows=n_rows)
+        for name in names
+        for action, reason in (("read", ""), ("dropped", "identifier"))
+    ]
+
+
+def _layout(source: Source, told: dict[str, str | None]) -> str:
+    """Long if columns of a name and a value are told or recognised, wide if neither is.
+
+    Raises:
+        SchemaError: Only one of the two is recognised.
+    """
+    found = {role: find_column(source, role, told[role]) for role in ("variable", "value")}
+    if told["variable"] is not None or told["value"] is not None or None not in found.values():
+        return "long"
+    if found["variable"] is None and found["value"] is None:
+        return "wide"
+    missing, there = ("variable", "value") if found["variable"] is None else ("value", "variable")
+    raise SchemaError(
+        f"column {found[there]!r} is that of a long table, but no column of the {missing} was "
+        f"recognised; {columns_in_words(source)}",
+        where=source.name,
+        fix=f'name it: {missing}="...", or say format="wide" for one column a variable',
+    )
 
 
 def _stage_inputs(

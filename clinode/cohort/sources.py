@@ -299,7 +299,9 @@ def _check_header(names: list[str], where: str) -> None:
     for position, name in enumerate(stripped):
         if not name:
             raise SchemaError(
-                f"column {position + 1} has no name", where=where, fix="name every column"
+                f"column {position + 1} has no name",
+                where=where,
+                fix="name every column (pandas writes its index as one: to_csv(index=False))",
             )
         if name[0] in "=@":
             raise SchemaError(

@@ -166,6 +166,7 @@ IDENTIFIERS = frozenset(
         *("recordid", "subjectid", "patientid", "personid", "stayid", "icustayid", "hadmid"),
         *("encounterid", "visitid", "visitoccurrenceid", "admissionid", "mrn", "caseid"),
         *("patientunitstayid", "patienthealthsystemstayid", "uniquepid"),
+        "unnamed:0",  # an index that pandas wrote
     }
 )
 """Names of identifiers, as `plain_name` writes them: never a variable, never a static."""

@@ -292,3 +292,13 @@ def outcome_of(path):
         return read_cohort(path)
     except ClinodeError as error:
         return error
+
+
+def test_a_header_without_a_row_is_an_empty_table(tmp_path):
+    assert refused(csv_file(tmp_path, HEADER)).problem == "there is a header and no row"
+
+
+def test_an_index_that_pandas_wrote_is_explained(tmp_path):
+    error = refused(csv_file(tmp_path, "," + HEADER + "0," + ROWS))
+    assert error.problem == "column 1 has no name"
+    assert "to_csv(index=False)" in error.fix

@@ -344,3 +344,32 @@ def test_a_reading_that_needs_more_memory_is_tried_again_with_more(monkeypatch, 
     with pytest.raises(ResourceError, match="memory or the temporary disk ran out") as caught:
         read_cohort(LONG)
     assert caught.value.exit_code == 6
+
+
+def test_a_person_and_a_stay_in_one_table_are_not_told_apart_by_guessing(tmp_path):
+    table = LONG.assign(stay_id=LONG["subject_id"] + 100)
+    with pytest.raises(SchemaError, match="both 'subject_id' and 'stay_id' could be the subject"):
+        read_cohort(table)
+    assert read_cohort(table, subject="stay_id").subjects.tolist() == [101, 102]
+
+
+def test_identifiers_of_a_wide_table_are_left_out_and_counted():
+    cohort = read_cohort(WIDE.assign(hadm_id=[1, 2, 3, 4]), subject="subject_id")
+    assert [variable.name for variable in cohort.schema.variables] == ["HR", "K"]
+    assert cohort.ledger.rows("observations", "dropped", "identifier", "hadm_id") == 4
+    assert cohort.ledger.balanced
+
+
+def test_half_a_long_table_is_not_taken_for_a_wide_one():
+    table = LONG.rename(columns={"value": "wert"})
+    with pytest.raises(SchemaError, match="no column of the value was recognised") as caught:
+        read_cohort(table)
+    assert 'value="..."' in caught.value.fix
+    assert read_cohort(table, value="wert").n_observations == 5
+
+
+def test_tables_that_share_no_subject_write_their_ids_in_different_ways():
+    statics = STATICS.assign(subject_id=["01", "02"])
+    with pytest.raises(SchemaError, match="none of its 2 subjects has an observation") as caught:
+        read_cohort(LONG, statics=statics)
+    assert caught.value.where == "statics"
