@@ -104,15 +104,17 @@ def fit(
     }
     call = describe_call(model, fingerprints, task, seed, config)
     out = Path(out).resolve()
-    if _holds(out, call):
+    is_done = _holds(out, call)
+    if is_done and not _unfinished(out).exists():
         return load_run(out, device=target.type, model=model)
-    out = check_writable(out)
+    if not is_done:
+        check_writable(out)
     with one_writer(out), stopping_gently() as flag, _memory_in_words():
         if not _holds(out, call):  # another process may have finished it meanwhile
             parts = _Parts.read(train, tune, task)
             job = _Job(model, parts, out, seed, target, config, call, fingerprints, flag)
             job.carry_out(progress)
-        shutil.rmtree(_unfinished(out), ignore_errors=True)
+        shutil.rmtree(_unfinished(out), ignore_errors=True)  # also one left by a kill just here
     return load_run(out, device=target.type, model=model)
 
 

@@ -173,6 +173,16 @@ def test_the_same_call_returns_the_finished_run_without_training_again(
     assert again.weights_sha256 == fitted.weights_sha256
 
 
+def test_what_a_kill_after_the_last_rename_leaves_behind_is_removed(
+    fitted, small_model, train, task, small_config, tmp_path
+):
+    out = tmp_path / "run"
+    shutil.copytree(fitted.folder, out)
+    (tmp_path / "run.unfinished" / "checkpoints").mkdir(parents=True)
+    fit(small_model, train, task=task, out=out, config=small_config, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
