@@ -9,10 +9,11 @@ import pandas as pd
 
 from clinode.attribution import Attributions
 from clinode.cohort import Cohort
+from clinode.errors import printable
 from clinode.evaluation import calibration_curve
 from clinode.figures import calibration_figure, data_uri, ranking_figure
 from clinode.report.timeline import label
-from clinode.report.wording import METHODS, percent, printable, significant
+from clinode.report.wording import METHODS, percent, significant
 from clinode.training import Evaluation, Run
 
 MEASURES = {

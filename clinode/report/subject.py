@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from clinode.cohort import Variable
+from clinode.errors import printable
 from clinode.report.timeline import label, timeline
-from clinode.report.wording import hours, measured, percent, printable, probability, signed
+from clinode.report.wording import hours, measured, percent, probability, signed
 from clinode.statistics import wilson_interval
 
 TOP_EVENTS = 12

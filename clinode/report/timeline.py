@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from clinode.cohort import Variable
-from clinode.report.wording import hours, measured, printable, signed
+from clinode.errors import printable
+from clinode.report.wording import hours, measured, signed
 
 LEFT, RIGHT, WIDTH = 250, 890, 960
 TOP, ROW, PAD = 26, 30, 6

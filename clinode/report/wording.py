@@ -5,7 +5,6 @@ holds the phrases that would; a test reads every page for them.
 """
 
 import math
-import unicodedata
 
 FORBIDDEN = (
     r"because of",
@@ -93,17 +92,6 @@ def probability(logit: float) -> float:
     if logit >= 0:
         return 1 / (1 + math.exp(-logit))
     return math.exp(logit) / (1 + math.exp(logit))
-
-
-def printable(text: object) -> str:
-    """Text from data with control and direction-changing characters spelled out.
-
-    Autoescaping guards the markup; this guards the reader from names that reorder the line.
-    """
-    return "".join(
-        f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs") else c
-        for c in str(text)
-    )
 
 
 def ordinal(position: int) -> str:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from clinode.attribution import Attributions
 from clinode.cohort import Cohort, Variable
-from clinode.errors import ArgumentError
+from clinode.errors import ArgumentError, printable
 from clinode.folder import write_folder
 from clinode.report.cohort import index_page
 from clinode.report.subject import subject_page
@@ -24,7 +24,6 @@ from clinode.report.wording import (
     LIMITS,
     ordinal,
     percent,
-    printable,
     probability,
 )
 from clinode.training import Evaluation, Run, evaluate

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clinode.errors import printable
 from clinode.report.wording import (
     FORBIDDEN,
     LIMITS,
     measured,
     ordinal,
     percent,
-    printable,
     probability,
     signed,
     significant,
