@@ -37,7 +37,7 @@ class Pooling(nn.Module):
     ) -> Float[Tensor, "batch three_features"]:
         """Zeros instead of means where nothing was ever observed."""
         subject, n = batch.row_subject, len(batch)
-        features, observed = encoding.features, batch.is_observed.unsqueeze(1)
+        features, observed = encoding.features, encoding.is_observed.unsqueeze(1)
         weight = observed.to(features.dtype)
         mean = sum_by_subject(features * weight, subject, n)
         mean = mean / sum_by_subject(weight, subject, n).clamp(min=1)
@@ -135,15 +135,22 @@ class ClassificationHead(Prepared):
         batch: IrregularBatch,
         encoding: Encoding,
         generator: torch.Generator | None,
-        statistics_batch: IrregularBatch | None = None,
+        unseen: Bool[Tensor, "batch variable"] | None = None,
     ) -> Readout:
-        """Logits; the statistics may be taken from a batch that was thinned out otherwise."""
+        """Logits.
+
+        Args:
+            batch: With every observation, for the statistics.
+            encoding: Of the batch, or of what augmentation left of it.
+            generator: Feeds dropout; None leaves it out.
+            unseen: Variables that the statistics tower must not see.
+        """
         pooled = self.pooling(batch, encoding)
         static = functional.silu(self.static(static_inputs(batch)))
         inward = dropout(torch.cat([pooled, static], dim=1), self.dropout, generator)
         hidden = functional.silu(self.hidden(inward))
         sequence = self.out(dropout(hidden, self.dropout, generator))
-        code, read = self.statistics(statistics_batch or batch, generator)
+        code, read = self.statistics(batch, generator, unseen)
         statistics = self.statistics_out(code)
         direct = self.skip(dropout(read, self.statistics.dropout, generator))
         towers = (sequence[:, :1], statistics[:, :1] + direct)
@@ -247,15 +254,17 @@ class ForecastHead(Prepared):
         batch: IrregularBatch,
         encoding: Encoding,
         generator: torch.Generator | None,
-        statistics_batch: IrregularBatch | None = None,
+        unseen: Bool[Tensor, "batch variable"] | None = None,
     ) -> Readout:
-        """Forecasts at `batch.query_time`; those behind a subject's last query are meaningless."""
-        statistics_batch = statistics_batch or batch
-        observed = batch.is_observed.to(batch.dtype).unsqueeze(1)
+        """Forecasts at `batch.query_time`; those behind a subject's last query are meaningless.
+
+        The arguments are those of `ClassificationHead.forward`.
+        """
+        observed = encoding.is_observed.to(batch.dtype).unsqueeze(1)
         subject, n = batch.row_subject, len(batch)
         mean = sum_by_subject(encoding.features * observed, subject, n)
         mean = mean / sum_by_subject(observed, subject, n).clamp(min=1)
-        code, _ = self.statistics(statistics_batch, generator)
+        code, _ = self.statistics(batch, generator, unseen)
         everything = torch.cat([encoding.at_prediction, mean, code], dim=1)
         everything = dropout(everything, self.dropout, generator)
         start, constant = self.start(everything).chunk(2, dim=1)
@@ -268,7 +277,9 @@ class ForecastHead(Prepared):
         parts = [moved, constant.unsqueeze(1).expand_as(moved), encoding.at_query]
         hidden = functional.silu(self.hidden(torch.cat(parts, dim=2)))
         correction, log_variance = self.out(hidden).chunk(2, dim=2)
-        anchors = carried_forward(statistics_batch, self.pace)
+        anchors = carried_forward(batch, self.pace)
+        if unseen is not None:
+            anchors = anchors.masked_fill(unseen.unsqueeze(1), 0.0)
         weights = self.combine(everything).view(n, 4, -1)
         anchor = (weights * anchors).sum(dim=1)
         return Readout(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from clinode.cohort import Classify, Forecast, IrregularBatch, PackedRecords, Preprocessor, Task
@@ -149,10 +149,9 @@ class SequenceModel(nn.Module, ABC):
         """
         self._require_built()
         settings = self.settings
-        summed_up, read = _thin(batch, settings.drop_variable, settings.drop_observation, generator)
-        encoding = self.encode(read)
-        readout = self.head(read, encoding, generator, summed_up)
-        expected = expectation_loss(batch, encoding.next_observation)
+        read, unseen = _thin(batch, settings.drop_variable, settings.drop_observation, generator)
+        readout = self.head(batch, self.encode(read), generator, unseen)
+        expected = expectation_loss(batch, readout.next_observation)
         return (
             self.head.loss(batch, readout, settings.auxiliary_weight)
             + settings.next_observation_weight * expected
@@ -168,6 +167,7 @@ class SequenceModel(nn.Module, ABC):
             )
         carried = self._features(self._carry(batch, states, asked))
         return Encoding(
+            is_observed=batch.is_observed,
             features=self._features(states),
             at_prediction=carried[:, 0],
             at_query=carried[:, 1:],
@@ -233,16 +233,14 @@ def _thin(
     drop_variable: float,
     drop_observation: float,
     generator: torch.Generator | None,
-) -> tuple[IrregularBatch, IrregularBatch]:
-    """What the statistics see and what the sequence reads: records with parts never measured."""
+) -> tuple[IrregularBatch, Bool[Tensor, "batch variable"] | None]:
+    """What the sequence reads, and the variables that are hidden from both towers."""
     if generator is None or (drop_variable == 0 and drop_observation == 0):
-        return batch, batch
-    n_variables = batch.value.shape[1]
-    variable = torch.rand(len(batch), n_variables, generator=generator) < drop_variable
+        return batch, None
+    shape = (len(batch), batch.value.shape[1])
+    hidden = (torch.rand(shape, generator=generator) < drop_variable).to(batch.mask.device)
     single = torch.rand(batch.mask.shape, generator=generator) < drop_observation
-    hidden = variable.to(batch.mask.device)[batch.row_subject]
-    summed_up = batch.without(hidden) if drop_variable else batch
-    return summed_up, batch.without(hidden | single.to(batch.mask.device))
+    return batch.without(hidden[batch.row_subject] | single.to(hidden.device)), hidden
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

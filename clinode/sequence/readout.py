@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch, PackedRecords
@@ -17,12 +17,14 @@ class Encoding:
     """What a family says about the rows of a batch.
 
     Args:
+        is_observed: Rows with an observation that was read.
         features: Of each row, after its observations.
         at_prediction: The features carried to the prediction time without further observations.
         at_query: The features carried to each query time of the batch; none without queries.
         next_observation: Values of each row as expected just before it.
     """
 
+    is_observed: Bool[Tensor, " row"]
     features: Float[Tensor, "row feature"]
     at_prediction: Float[Tensor, "batch feature"]
     at_query: Float[Tensor, "batch query feature"]

@@ -6,7 +6,7 @@ in them.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -124,10 +124,21 @@ class StatisticsTower(Prepared):
             self.scale.copy_(columns.std(dim=0, correction=0) + SCALE_OFFSET)
 
     def forward(
-        self, batch: IrregularBatch, generator: torch.Generator | None
+        self,
+        batch: IrregularBatch,
+        generator: torch.Generator | None,
+        unseen: Bool[Tensor, "batch variable"] | None = None,
     ) -> tuple[Float[Tensor, "batch code"], Float[Tensor, "batch read"]]:
-        """The code, and everything that was read (`n_read` columns), standardised."""
+        """The code, and everything that was read (`n_read` columns), standardised.
+
+        Columns of unseen variables are set to their mean: the tower shall do without them, and not
+        take them for unmeasured, which is a finding of its own.
+        """
         columns = (_columns(batch) - self.mean) / self.scale
+        if unseen is not None:
+            gone = unseen.repeat_interleave(N_SUMMARIES, dim=1)
+            given = columns.shape[1] - gone.shape[1]  # columns of treatments stand behind
+            columns = columns.masked_fill(torch.cat([gone, gone.new_zeros(len(gone), given)], 1), 0)
         statics = static_inputs(batch)
         hidden = functional.silu(self.inward(dropout(columns, self.dropout, generator)))
         static = functional.silu(self.static(statics))

@@ -14,6 +14,7 @@ def test_pooling_takes_means_over_the_rows_with_an_observation(classified):
     pooling = Pooling(3, generator).double()
     features = torch.randn(batch.n_rows, 3, dtype=torch.float64, generator=generator)
     encoding = Encoding(
+        is_observed=batch.is_observed,
         features=features,
         at_prediction=torch.ones(len(batch), 3, dtype=torch.float64),
         at_query=torch.zeros(len(batch), 0, 3, dtype=torch.float64),
