@@ -145,7 +145,8 @@ class SequenceModel(nn.Module, ABC):
 
         Args:
             batch: With `target` and `target_mask`.
-            generator: Feeds dropout and augmentation; None leaves both out (a validation loss).
+            generator: Feeds dropout and augmentation, on the device of the batch; None leaves both
+                out (a validation loss).
         """
         self._require_built()
         settings = self.settings
@@ -238,9 +239,10 @@ def _thin(
     if generator is None or (drop_variable == 0 and drop_observation == 0):
         return batch, None
     shape = (len(batch), batch.value.shape[1])
-    hidden = (torch.rand(shape, generator=generator) < drop_variable).to(batch.mask.device)
-    single = torch.rand(batch.mask.shape, generator=generator) < drop_observation
-    return batch.without(hidden[batch.row_subject] | single.to(hidden.device)), hidden
+    device = generator.device
+    hidden = torch.rand(shape, generator=generator, device=device) < drop_variable
+    single = torch.rand(batch.mask.shape, generator=generator, device=device) < drop_observation
+    return batch.without(hidden[batch.row_subject] | single), hidden
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

@@ -35,7 +35,8 @@ def predictions(model, records, order, dtype=DOUBLE) -> dict[int, torch.Tensor]:
 
 
 def test_every_family_is_in_the_table_of_models():
-    assert set(SequenceModel.__subclasses__()) == set(MODELS.values())
+    families = {f for f in SequenceModel.__subclasses__() if f.__module__.startswith("clinode.")}
+    assert families == set(MODELS.values())  # other tests have stand-ins of their own
     assert all(family.name == name for name, family in MODELS.items())
 
 
