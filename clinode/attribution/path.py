@@ -74,7 +74,7 @@ def integrate_path(
         progress: Called with (subjects that have arrived, all subjects) after each round.
     """
     n = len(x)
-    step = (x - baseline).double()
+    step = (x - baseline).double().cpu()
     everyone = np.arange(n)
     edges = np.linspace(0.0, 1.0, _N_START + 1)
     at_edges = _evaluate(
@@ -183,7 +183,7 @@ def _rows(
     x: Tensor, baseline: Tensor, which: np.ndarray, alpha: np.ndarray
 ) -> tuple[Tensor, Tensor]:
     index = torch.from_numpy(which)
-    part = torch.from_numpy(alpha).to(x.dtype).unsqueeze(1)
+    part = torch.from_numpy(alpha).to(x).unsqueeze(1)
     start = baseline[index]
     # the end point is x itself, not b + (x - b), which may differ in the last bit
     return torch.where(part == 1, x[index], start + part * (x[index] - start)), index

@@ -65,8 +65,7 @@ def check_disjoint(*cohorts: Cohort) -> None:
                 shared = len(set(map(str, one)) & set(map(str, other)))
                 if shared:
                     raise SchemaError(
-                        f"{what} in two splits: {shared:,} "
-                        f"(cohorts {first + 1} and {second + 1})",
+                        f"{what} in two splits: {shared:,} (cohorts {first + 1} and {second + 1})",
                         where="split",
                         fix="split one cohort with clinode.split, which keeps subjects apart",
                     )

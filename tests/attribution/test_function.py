@@ -201,6 +201,20 @@ def test_a_recurrent_layer_stays_in_evaluation_mode_with_cudnn_off_only_while_ex
     torch.testing.assert_close(first.values, again.values, rtol=0, atol=0)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_recurrent_layer_in_evaluation_mode_is_explained_on_a_gpu_as_on_the_cpu(method):
+    torch.manual_seed(0)
+    gru = torch.nn.GRU(2, 4, batch_first=True).double().eval()
+    x = torch.rand(2, 5, 2, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    zero = torch.zeros(5, 2).double()
+    here = attribute(lambda x: gru(x)[0][:, -1].sum(1), x, zero, method=method)
+    gru.cuda()
+    there = attribute(lambda x: gru(x)[0][:, -1].sum(1), x.cuda(), zero.cuda(), method=method)
+    torch.testing.assert_close(there.values, here.values, rtol=0, atol=1e-9)
+
+
 def test_parameters_gather_no_gradient_while_inputs_are_explained():
     layer = torch.nn.Linear(3, 1).double()
     x = torch.ones(2, 3, dtype=torch.float64)
