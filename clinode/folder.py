@@ -29,7 +29,12 @@ MANIFEST = "manifest.json"
 _THIS_PROCESS = secrets.token_hex(4)  # process numbers come again after a restart, this does not
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_DISK_FULL_IN_WORDS = ("No space left on device", "not enough space on the disk", "(os error 28)")
+_DISK_FULL_IN_WORDS = (
+    "No space left on device",
+    "File too large",
+    "not enough space on the disk",
+    "(os error 28)",
+)
 
 
 def write_folder(

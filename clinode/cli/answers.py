@@ -52,9 +52,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
 
 
 def interval(estimate: Mapping[str, Any], digits: int = 3) -> str:
-    """An estimate as "0.870 [0.852, 0.888]", or why there is none."""
+    """An estimate as "0.870 [0.852, 0.888]", or "undefined"; `--json` says why."""
     if estimate.get("value") is None:
-        return str(estimate.get("verdict", "undefined"))
+        return "undefined"
     value, low, high = (estimate.get(name) for name in ("value", "low", "high"))
     text = f"{value:.{digits}f}"
     return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "linear-latent-ode"
 SECTIONS = ("model", "task", "fit", "seed")
 OF_A_RUN = ("format", "clinode", "data", "environment")  # in its config.yaml beside the sections
+FIRST = ("auroc", "auprc", "brier", "ece", "calibration_slope", "calibration_intercept")
+    "auroc",
+    "auprc",
+    "brier",
+    "ece",
+    "calibration_slope",
+    "calibration_intercept",
+)  # in tables
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `fit` wrote.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Part = Annotated[
@@ -260,7 +268,9 @@ def _table_of(found: dict[str, Any]) -> list[str]:
     """A row a forecaster, a column a metric, and the paired differences below."""
     from clinode.cli.answers import interval, table
 
-    metrics = [name for name, value in found.items() if isinstance(value, dict) and "low" in value]
+    there = [name for name, value in found.items() if isinstance(value, dict) and "low" in value]
+    metrics = [name for name in FIRST if name in there]
+    metrics += [name for name in there if name not in FIRST]
     rows = [["model", *(interval(found[name]) for name in metrics)]]
     for name, held in found["baselines"].items():
         rows.append([name, *(interval(held[m]) if m in held else "" for m in metrics)])

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clinode.errors import ResourceError, SchemaError
+from clinode.folder import is_disk_full
 
 CSV_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt")
 PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
@@ -119,19 +120,18 @@ def reading(source: Source | None = None) -> Iterator[None]:
             where=name,
             fix="free some, or set another temporary folder",
         ) from None
-    except duckdb.IOException as error:
-        if "space" in str(error).lower():
-            raise ResourceError(
-                "the temporary disk is full", where=name, fix="free some space and run it again"
-            ) from None
-        raise unreadable(source) from None
     except (
+        duckdb.IOException,
         duckdb.InvalidInputException,
         duckdb.ConversionException,
         duckdb.SerializationException,
         pa.ArrowInvalid,
         OSError,
-    ):
+    ) as error:
+        if is_disk_full(error):
+            raise ResourceError(
+                "the temporary disk is full", where=name, fix="free some space and run it again"
+            ) from None
         raise unreadable(source) from None
 
 

@@ -367,7 +367,7 @@ def _fit_baselines(parts: _Parts, seed: int) -> Baselines | ForecastBaselines:
         read_histories(parts.train, records),
         outcome,
         log=np.array([transform == "log" for transform in schema.transform], dtype=bool),
-        subjects=np.asarray(parts.train.groups)[records.subject_index],
+        subjects=pd.factorize(parts.train.groups)[0][records.subject_index],
         seed=seed,
     )
 

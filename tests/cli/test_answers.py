@@ -23,9 +23,9 @@ def test_columns_of_numbers_are_aligned_to_the_right_and_nothing_is_cut():
     assert lines[2].endswith("  12,345")
 
 
-def test_an_estimate_is_said_with_its_interval_or_its_reason():
+def test_an_estimate_is_said_with_its_interval_or_that_there_is_none():
     assert interval({"value": 0.87, "low": 0.852, "high": 0.888}) == "0.870 [0.852, 0.888]"
-    assert interval({"value": None, "verdict": "undefined: one class"}) == "undefined: one class"
+    assert interval({"value": None, "verdict": "undefined: one class"}) == "undefined"
 
 
 def test_counts_agree_with_their_nouns():
