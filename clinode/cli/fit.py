@@ -16,13 +16,6 @@ DEFAULT_MODEL = "linear-latent-ode"
 SECTIONS = ("model", "task", "fit", "seed")
 OF_A_RUN = ("format", "clinode", "data", "environment")  # in its config.yaml beside the sections
 FIRST = ("auroc", "auprc", "brier", "ece", "calibration_slope", "calibration_intercept")
-    "auroc",
-    "auprc",
-    "brier",
-    "ece",
-    "calibration_slope",
-    "calibration_intercept",
-)  # in tables
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `fit` wrote.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Part = Annotated[
