@@ -21,16 +21,11 @@ from clinode.cohort.cleaning import (
     IDENTIFIER,
     IMPOSSIBLE,
     REASONS,
-    REPEATED,
     Rules,
-    count_out_of_order,
     impossible_values,
     judge,
     moved_descriptors,
     read_rules,
-    subject_table,
-    write_inputs,
-    write_observations,
 )
 from clinode.cohort.cohort import (
     Cohort,
@@ -43,15 +38,27 @@ from clinode.cohort.cohort import (
 from clinode.cohort.ledger import Entry, Ledger
 from clinode.cohort.policy import Policy
 from clinode.cohort.schema import CohortSchema
+from clinode.cohort.sorting import (
+    REPEATED,
+    count_out_of_order,
+    subject_table,
+    write_inputs,
+    write_observations,
+)
 from clinode.cohort.sources import first_row, open_source, reading
 from clinode.cohort.staging import Staged, stage_long
 from clinode.cohort.subject_tables import Cells, merge_statics, read_cells, unique_outcomes
 from clinode.errors import ResourceError, SchemaError
 
-MEMORY_LIMITS = ("128MB", "1GB")
+MEMORY_BYTES = (128_000_000, 1_000_000_000)
 """Of DuckDB while a cohort is read; what does not fit is spilled to the temporary folder. The
 second is tried where the first is too small for one operation, a table of very many columns, say.
 """
+
+MEMORY_FOR_ROWS = 10_000_000
+BYTES_A_ROW = 2  # more memory for each row beyond those: a sort merges more runs
+
+THREADS = 2  # each thread needs memory of its own, so more of them would need a larger limit
 
 
 @dataclass
@@ -102,7 +109,7 @@ def build(
         SchemaError: A table breaks its contract, or the policy is strict and a row must change.
         ResourceError: Memory or the temporary disk ran out.
     """
-    *small, last = MEMORY_LIMITS
+    *small, last = MEMORY_BYTES
     for limit in small:
         try:
             return _build(stage, policy, schema, limit, is_large)
@@ -115,22 +122,27 @@ def _build(
     stage: Callable[[duckdb.DuckDBPyConnection], Parts],
     policy: Policy,
     schema: CohortSchema | None,
-    memory_limit: str,
+    memory_bytes: int,
     is_large: bool,
 ) -> Cohort:
-    with _engine(memory_limit, is_large) as (connection, folder):
-        assemble(connection, folder, stage(connection), policy, schema)
+    with _engine(memory_bytes, is_large) as (connection, folder):
+        parts = stage(connection)
+        n_rows = sum(staged.n_read for staged in (*parts.observations, *parts.inputs))
+        needed = memory_bytes + BYTES_A_ROW * max(0, n_rows - MEMORY_FOR_ROWS)
+        connection.execute(f"SET memory_limit = '{needed}B'")
+        assemble(connection, folder, parts, policy, schema)
     return open_cohort(folder, is_temporary=True)
 
 
 @contextmanager
-def _engine(memory_limit: str, is_large: bool) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+def _engine(memory_bytes: int, is_large: bool) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
     """A DuckDB, and a folder for the cohort that stays if the body succeeds."""
     folder = temporary_folder()
     scratch = folder / "scratch"
     scratch.mkdir()
     config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": memory_limit,
+        "memory_limit": f"{memory_bytes}B",
+        "threads": THREADS,
         "temp_directory": str(scratch),
         "preserve_insertion_order": "true",  # so that a row number of a staged table is the file's
         "autoinstall_known_extensions": "false",  # nothing is fetched from anywhere
@@ -165,68 +177,44 @@ def assemble(
     schema = schema or parts.schema or CohortSchema()
     rules = read_rules(connection, parts.observations, policy, schema.variables)
     input_rules = read_rules(connection, parts.inputs, policy, schema.inputs, are_inputs=True)
-    entries = list(parts.entries)
-    views, moved = [], []
-    n_identifiers = 0
-    for number, staged in enumerate(parts.observations):
-        view = f"judged_observations_{number}"
-        found = judge(connection, staged, rules, policy, view, table="observations")
-        entries += found
-        views.append(view)
-        moved.append(moved_descriptors(connection, view, rules))
-        n_identifiers += sum(e.rows for e in found if e.reason == REASONS[IDENTIFIER])
-    input_views = []
-    for number, staged in enumerate(parts.inputs):
-        view = f"judged_inputs_{number}"
-        entries += judge(connection, staged, input_rules, policy, view, table="inputs")
-        input_views.append(view)
-
-    declared = {variable.name: variable for variable in schema.statics}
-    statics = merge_statics(parts.statics, moved, policy, declared)
-    statics.count("filled", "identifier from the observations", "", n_identifiers)
-    statics.count("merged", "it is the subject_id", "", n_identifiers)
-    entries += statics.entries
+    views, entries = _judge(connection, parts.observations, rules, policy, "observations")
+    input_views, input_entries = _judge(connection, parts.inputs, input_rules, policy, "inputs")
+    statics = _merge_statics(connection, parts, views, rules, policy, schema, entries)
     outcomes = None if parts.outcomes is None else unique_outcomes(parts.outcomes)
-    if outcomes is not None:
-        entries += outcomes.entries
-        if parts.derive is not None:
-            parts.derive(outcomes)
+    entries += [*parts.entries, *input_entries, *statics.entries]
+    entries += outcomes.entries if outcomes is not None else []
+    if outcomes is not None and parts.derive is not None:
+        parts.derive(outcomes)
 
     _refuse_strangers(connection, parts)
     subjects = _number_subjects(connection, parts, statics, outcomes)
-    rows, merged = write_observations(
-        connection, views, "subjects", folder / "observations.parquet"
-    )
+    path = folder / "observations.parquet"
+    rows, merged = write_observations(connection, views, "subjects", path)
+    path = folder / "inputs.parquet"
+    _, merged_inputs = write_inputs(connection, input_views, "subjects", path)
     entries += _merge_entries(merged, rules, "observations")
-    _, merged_inputs = write_inputs(connection, input_views, "subjects", folder / "inputs.parquet")
     entries += _merge_entries(merged_inputs, input_rules, "inputs")
     ledger = Ledger(entries)
     if policy.strict:
         _refuse_merges(ledger, parts)
 
     texts = pd.Index(subjects.astype(str).astype(object))
-    static_schema = ()
-    if statics.columns:
-        _write_statics(folder, statics, texts)
-        static_schema = tuple(statics.variables[name] for name in sorted(statics.columns))
-    outcome_schema: tuple[str, ...] = ()
+    _write_statics(folder, statics, texts)
     if outcomes is not None:
         _write_outcomes(folder, outcomes, texts)
-        outcome_schema = tuple(outcomes.columns)
     write_subjects(folder, subjects, _groups(parts, subjects, texts), rows)
     for name, frame in parts.frames.items():
         ids = frame["subject_id"].astype(str).to_numpy(dtype=object)
         write_frame(folder, name, frame.assign(subject_id=ids), np.asarray(texts, dtype=object))
     if any(entry.reason == REASONS[IMPOSSIBLE] for entry in entries):
         parts.source["impossible"] = impossible_values(connection, views, rules)
-    parts.source.setdefault("out_of_order", {})
-    parts.source["out_of_order"] |= {
-        table: sum(
-            count_out_of_order(connection, staged) for staged in several if staged.inflow == "read"
-        )
-        for table, several in (("observations", parts.observations), ("inputs", parts.inputs))
-    }
-    made = CohortSchema(rules.variables, static_schema, input_rules.variables, outcome_schema)
+    _count_out_of_order(connection, parts)
+    made = CohortSchema(
+        rules.variables,
+        tuple(statics.variables[name] for name in sorted(statics.columns)),
+        input_rules.variables,
+        () if outcomes is None else tuple(outcomes.columns),
+    )
     write_facts(folder, made, ledger, policy, parts.source)
 
 
@@ -276,6 +264,47 @@ def assemble_tables(
         return parts
 
     return build(stage, used, schema)
+
+
+def _judge(
+    connection: duckdb.DuckDBPyConnection,
+    tables: list[Staged],
+    rules: Rules,
+    policy: Policy,
+    table: str,
+) -> tuple[list[str], list[Entry]]:
+    views, entries = [], []
+    for number, staged in enumerate(tables):
+        view = f"judged_{table}_{number}"
+        entries += judge(connection, staged, rules, policy, view, table=table)
+        views.append(view)
+    return views, entries
+
+
+def _merge_statics(
+    connection: duckdb.DuckDBPyConnection,
+    parts: Parts,
+    views: list[str],
+    rules: Rules,
+    policy: Policy,
+    schema: CohortSchema,
+    entries: list[Entry],
+) -> Cells:
+    """The statics' table with what arrived among the observations."""
+    moved = [moved_descriptors(connection, view, rules) for view in views]
+    declared = {variable.name: variable for variable in schema.statics}
+    statics = merge_statics(parts.statics, moved, policy, declared)
+    n_identifiers = sum(e.rows for e in entries if e.reason == REASONS[IDENTIFIER])
+    statics.count("filled", "identifier from the observations", "", n_identifiers)
+    statics.count("merged", "it is the subject_id", "", n_identifiers)
+    return statics
+
+
+def _count_out_of_order(connection: duckdb.DuckDBPyConnection, parts: Parts) -> None:
+    counts = parts.source.setdefault("out_of_order", {})
+    for table, several in (("observations", parts.observations), ("inputs", parts.inputs)):
+        arrived = [staged for staged in several if staged.inflow == "read"]
+        counts[table] = sum(count_out_of_order(connection, staged) for staged in arrived)
 
 
 def _number_subjects(
@@ -344,6 +373,8 @@ def _refuse_merges(ledger: Ledger, parts: Parts) -> None:
 
 
 def _write_statics(folder: Path, statics: Cells, texts: pd.Index) -> None:
+    if not statics.columns:
+        return
     position = texts.get_indexer(pd.Index(statics.subject))
     columns: dict[str, pa.Array] = {"subject_index": pa.array(np.arange(len(texts)), pa.int32())}
     for name, column in sorted(statics.columns.items()):

@@ -31,7 +31,8 @@ class Finding:
     """Something to look at.
 
     Args:
-        kind: "order", "empty", "ids", "impossible", "sentinel", "unit", "duplicate" or "time".
+        kind: "order", "empty", "ids", "impossible", "sentinel", "unit", "duplicate", "time" or
+            "mapping".
         table: Where.
         variable: Which, or empty.
         rows: How many rows, subjects or variables it is about.
@@ -81,7 +82,7 @@ def find_suspicions(cohort: Cohort) -> list[Finding]:
     """Everything about a cohort that a person should look at."""
     arrays = cohort.arrays()
     findings = [*_order(cohort), *_empty(cohort, arrays), *_ids(cohort), *_times(arrays)]
-    findings += _duplicates(arrays)
+    findings += [*_duplicates(arrays), *_unmapped(cohort)]
     order = np.argsort(arrays.variable_index, kind="stable")
     ends = np.searchsorted(
         arrays.variable_index[order], np.arange(len(cohort.schema.variables) + 1)
@@ -219,6 +220,20 @@ def _order(cohort: Cohort) -> list[Finding]:
         Finding(kind="order", table=table, rows=rows, text=f"rows out of order: {rows:,}")
         for table, rows in cohort.source.get("out_of_order", {}).items()
         if rows
+    ]
+
+
+def _unmapped(cohort: Cohort) -> list[Finding]:
+    """Codes with numbers that the mapping of a MEDS reader has not."""
+    return [
+        Finding(
+            kind="mapping",
+            table="events",
+            variable=code,
+            rows=rows,
+            text=f"rows of a code that the mapping has not: {rows:,}",
+        )
+        for code, rows in cohort.source.get("unmapped", {}).items()
     ]
 
 

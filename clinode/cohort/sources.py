@@ -112,14 +112,15 @@ def kind_of(path: Path) -> str:
 def reading(source: Source | None = None) -> Iterator[None]:
     """Turns what DuckDB says about a file or the disk into errors of ours, without its cells."""
     name = source.name if source else "cohort"
+    out_of_memory = ResourceError(
+        "memory or the temporary disk ran out while reading",
+        where=name,
+        fix="free some, or set another temporary folder",
+    )
     try:
         yield
     except (duckdb.OutOfMemoryException, MemoryError):
-        raise ResourceError(
-            "memory or the temporary disk ran out while reading",
-            where=name,
-            fix="free some, or set another temporary folder",
-        ) from None
+        raise out_of_memory from None
     except (
         duckdb.IOException,
         duckdb.InvalidInputException,
@@ -132,6 +133,8 @@ def reading(source: Source | None = None) -> Iterator[None]:
             raise ResourceError(
                 "the temporary disk is full", where=name, fix="free some space and run it again"
             ) from None
+        if "out of memory" in str(error).lower():  # as Arrow's stream passes it on
+            raise out_of_memory from None
         raise unreadable(source) from None
 
 

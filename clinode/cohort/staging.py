@@ -123,7 +123,7 @@ def stage_wide(
     time, time_fault = time_sql(source, columns["time"], tokens, time_unit)
     types = {source.columns[variable] for variable in variables}
     are_numbers = all(is_numeric(kind) for kind in types)
-    cells = [f"CAST({quoted(v)} AS {'DOUBLE' if are_numbers else 'VARCHAR'})" for v in variables]
+    cells = [_cell_sql(source, variable, are_numbers) for variable in variables]
     value, fault = number_sql("cell", "DOUBLE" if are_numbers else "VARCHAR", tokens)
     text = (
         "NULL::VARCHAR"
@@ -151,6 +151,14 @@ def stage_wide(
     return Staged(
         name, source, n_cells, n_cells - _count(connection, name), columns, names=tuple(variables)
     )
+
+
+def _cell_sql(source: Source, variable: str, are_numbers: bool) -> str:
+    """A cell in the one type that all cells of a wide table share."""
+    cell = quoted(variable)
+    if not are_numbers or source.columns[variable] == "FLOAT":
+        cell = f"CAST({cell} AS VARCHAR)"  # 7.41 as float32 is 7.41, not 7.409999847
+    return f"CAST({cell} AS DOUBLE)" if are_numbers else cell
 
 
 def check_columns(source: Source, columns: dict[str, str]) -> None:

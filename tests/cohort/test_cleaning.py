@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from clinode.cohort import Cohort, Conversion, Policy
-from clinode.cohort.cleaning import merge_repeated
+from clinode.cohort.sorting import merge_repeated
 from clinode.errors import SchemaError
 
 GENERATE = [Phase.explicit, Phase.reuse, Phase.generate]  # shrinking a table takes minutes

@@ -146,6 +146,8 @@ def test_the_meds_demo_has_140_stays_and_loses_no_event(data_dir):
     assert temperature.between(25, 45).all()
     assert abs(temperature.median() - 37) < 0.5
     assert cohort.ledger.rows("observations", "converted", "unit of the code, °F") > 3000
+    assert "LAB//224641//UNK" in cohort.source["unmapped"]
+    assert "mapping" in {finding["kind"] for finding in check(cohort)["findings"]}
 
 
 def test_the_eicu_laboratory_table_is_a_long_one_in_minutes(data_dir):

@@ -338,9 +338,9 @@ def test_large_tables_are_staged_on_the_disk_with_the_same_result(monkeypatch, t
 
 
 def test_a_reading_that_needs_more_memory_is_tried_again_with_more(monkeypatch, expected):
-    monkeypatch.setattr(clinode.cohort.assembly, "MEMORY_LIMITS", ("1MB", "128MB"))
+    monkeypatch.setattr(clinode.cohort.assembly, "MEMORY_BYTES", (1_000_000, 128_000_000))
     same(read_cohort(LONG), expected, ["observations"])
-    monkeypatch.setattr(clinode.cohort.assembly, "MEMORY_LIMITS", ("1MB",))
+    monkeypatch.setattr(clinode.cohort.assembly, "MEMORY_BYTES", (1_000_000,))
     with pytest.raises(ResourceError, match="memory or the temporary disk ran out") as caught:
         read_cohort(LONG)
     assert caught.value.exit_code == 6
@@ -373,3 +373,12 @@ def test_tables_that_share_no_subject_write_their_ids_in_different_ways():
     with pytest.raises(SchemaError, match="none of its 2 subjects has an observation") as caught:
         read_cohort(LONG, statics=statics)
     assert caught.value.where == "statics"
+
+
+@pytest.mark.parametrize("table", [LONG, WIDE], ids=["long", "wide"])
+def test_numbers_of_single_precision_keep_the_digits_they_were_written_with(table, tmp_path):
+    column = "value" if "value" in table else "K"
+    table = table.assign(**{column: 7.41}).astype({column: "float32"})
+    cohort = read_cohort(write(table, tmp_path / "obs.parquet"))
+    assert 7.41 in cohort.arrays().value
+    assert 7.409999847412109 not in cohort.arrays().value
