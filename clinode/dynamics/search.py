@@ -1,0 +1,215 @@
+"""The search for all roots of a field in a box, for every member of a batch at once.
+
+Corners first where structure allows, then random starts, then deflation and the segments between
+known roots, until a round brings nothing new. `newton` has the methods, `equilibria` the results.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from .box import SearchBox
+from .field import Field
+from .newton import (
+    Rows,
+    Structure,
+    damped_newton,
+    distinct,
+    find_structure,
+    polish,
+    pseudo_transient,
+    relax,
+)
+
+MANY_STATES = 20  # beyond it random starts come in waves, and deflation does not pay
+N_ROUNDS = 6
+N_DEFLATED = 32  # starts a round
+SO_MANY = 50  # roots after which no more are looked for between them: they may be a continuum
+
+
+class Search:
+    """One search.
+
+    Args:
+        field: Without parameters; flattened where its constants have batch axes.
+        box: Where to search.
+        n_starts: Random starts for each member, at most; 0 where the corners are enough.
+        fast: Indices of states declared fast, or None.
+
+    Attributes:
+        roots: One array (root, state) a member.
+        expected_index: For each member the sum of sign det(-J) over all roots, None if unknown.
+        n_tried: Starts for each member.
+    """
+
+    def __init__(self, field: Field, box: SearchBox, n_starts: int, fast: np.ndarray | None):
+        self.field, self.box, self.n_starts = field, box, n_starts
+        self.n_states = field.n_states
+        self.is_large = self.n_states > MANY_STATES
+        self.members = np.arange(math.prod(field.batch_shape))
+        self.roots = [np.empty((0, self.n_states)) for _ in self.members]
+        self.n_tried = 0
+        self._sobol = torch.quasirandom.SobolEngine(self.n_states, scramble=True, seed=0)
+        self.expected_index = self._expected_index()
+        self.structure = self._find_structure(fast)
+
+    def run(self) -> None:
+        """Fill `roots`."""
+        if self.structure is not None:
+            self._from_corners(self.structure)
+        left, wave, members = self.n_starts, 16 if self.is_large else self.n_starts, self.members
+        while left > 0 and len(members):
+            before = self._counts()
+            wave = min(wave, left)
+            self._from_starts(members, wave)
+            self._look_between(members)
+            left, wave = left - wave, 2 * wave
+            unfinished = (self._counts() > before) | ~self._is_consistent()
+            members = self.members[unfinished] if self.is_large else self.members[:0]
+
+    def index_sum(self, member: int) -> int:
+        """Sum of sign det(-J) over the roots of a member, those in the region where it matters."""
+        found = self.roots[member]
+        if self.expected_index[member] is not None:
+            inside = (found >= self.low - 1e-9) & (found <= self.high + 1e-9)
+            inside[:, self.box.angles] = True
+            found = found[inside.all(axis=-1)]
+        if not len(found):
+            return 0
+        _, jacobian = self._rows(found, np.full(len(found), member)).jacobian()
+        signs, _ = torch.linalg.slogdet(torch.as_tensor(-jacobian))
+        return int(signs.sum())
+
+    def _from_corners(self, structure: Structure) -> None:
+        low, high = self.box.low, self.box.high
+        corners = np.repeat(np.stack([low, high]), len(self.members), axis=0)
+        rows = self._rows(corners, np.tile(self.members, 2))
+        for n_steps in (60, 120, 240, 480):
+            rows = rows.at(relax(rows, structure, low, high, n_steps=n_steps))
+            x, arrived = damped_newton(rows, max_iterations=20)
+            self._add(x[arrived], rows.owner[arrived])
+            rows = rows.take(~arrived)
+            if not len(rows):
+                break
+        self.n_tried += 2
+
+    def _from_starts(self, members: np.ndarray, n_starts: int) -> None:
+        starts = np.repeat(self._draw(n_starts), len(members), axis=0)
+        rows = self._rows(starts, np.tile(members, n_starts))
+        x, arrived = damped_newton(rows)
+        for backward in (False, True):
+            stuck = np.flatnonzero(~arrived)
+            if len(stuck):
+                x[stuck], arrived[stuck] = pseudo_transient(rows.take(stuck), backward=backward)
+        self._add(x[arrived], rows.owner[arrived])
+        self.n_tried += n_starts
+
+    def _look_between(self, members: np.ndarray) -> None:
+        """Deflate what is known and start between known roots, until a round brings nothing."""
+        for _ in range(N_ROUNDS):
+            before = self._counts()
+            starts = [self._between(member) for member in members.tolist()]
+            if not self.is_large:
+                fresh = self._draw(min(self.n_starts, N_DEFLATED))
+                starts = [np.concatenate([points, fresh]) for points in starts]
+            owner = np.repeat(members, [len(points) for points in starts])
+            rows = self._rows(np.concatenate(starts), owner)
+            x, arrived = damped_newton(rows)
+            self._add(x[arrived], owner[arrived])
+            if not self.is_large:
+                x, arrived = damped_newton(rows, known=self._known()[owner])
+                self._add(x[arrived], owner[arrived])
+            counts = self._counts()
+            members = members[((counts > before) & (counts < SO_MANY))[members]]
+            if not len(members):
+                return
+
+    def _between(self, member: int) -> np.ndarray:
+        """Points on the segments between pairs of known roots."""
+        known = self.roots[member][:12]
+        pairs = [(a, b) for i, a in enumerate(known) for b in known[i + 1 :]]
+        weights = (0.5, 0.25, 0.75) if len(pairs) < 10 else (0.5,)
+        points = [a + w * (b - a) for a, b in pairs for w in weights]
+        return np.array(points).reshape(-1, self.n_states)
+
+    def _known(self) -> np.ndarray:
+        """Roots as (member, root, state), NaN where a member has fewer."""
+        known = np.full((len(self.members), max(1, *self._counts(), 0), self.n_states), np.nan)
+        for member, found in enumerate(self.roots):
+            known[member, : len(found)] = found
+        return known
+
+    def _add(self, x: np.ndarray, owner: np.ndarray) -> None:
+        x, is_root = polish(self._rows(x, owner))
+        x = self.box.wrap(x)
+        is_root &= self.box.holds(x)
+        for member in np.unique(owner[is_root]):
+            both = np.concatenate([self.roots[member], x[is_root & (owner == member)]])
+            self.roots[member] = both[distinct(both, self.box.scale)]
+
+    def _rows(self, x: np.ndarray, owner: np.ndarray) -> Rows:
+        return Rows(self.field, x, owner, self.box.scale)
+
+    def _draw(self, n: int) -> np.ndarray:
+        return self.box.place(self._sobol.draw(n).double().numpy())
+
+    def _counts(self) -> np.ndarray:
+        return np.array([len(found) for found in self.roots])
+
+    def _is_consistent(self) -> np.ndarray:
+        sums = [self.index_sum(member) for member in self.members.tolist()]
+        fits = [e is None or e == s for e, s in zip(self.expected_index, sums, strict=True)]
+        return np.array(fits) & (self._counts() > 0)
+
+    def _expected_index(self) -> list[int | None]:
+        """1 where the flow points into the region at every place tried on its faces.
+
+        The region is the box, wider by the room that is kept around it for states through whose
+        faces the flow leaves. With an angle the sum is 0, the Euler characteristic of a cylinder.
+        """
+        box = self.box
+        self.low, self.high = box.low.copy(), box.high.copy()
+        walls = np.array([i not in box.angles and box.known[i] for i in range(self.n_states)])
+        if not (walls | np.isin(np.arange(self.n_states), box.angles)).all():
+            return [None for _ in self.members]
+        entering = self._enters(walls)
+        leaking = ~entering.all(axis=0)
+        self.low[leaking], self.high[leaking] = box.low_kept[leaking], box.high_kept[leaking]
+        if leaking.any():
+            entering = self._enters(walls)
+        return [int(not box.angles) if inward else None for inward in np.all(entering, axis=1)]
+
+    def _enters(self, walls: np.ndarray) -> np.ndarray:
+        """Whether the flow enters through both faces of each state, (member, state)."""
+        every, n_each = self.members, 1 if self.is_large else 16
+        draw = torch.quasirandom.SobolEngine(self.n_states, scramble=True, seed=1)
+        enters = np.ones((len(every), self.n_states), dtype=bool)
+        for i in np.flatnonzero(walls):
+            for side, sign in ((self.low, 1.0), (self.high, -1.0)):
+                places = self.low + (self.high - self.low) * draw.draw(n_each).double().numpy()
+                places[:, i] = side[i]
+                rows = self._rows(np.repeat(places, len(every), axis=0), np.tile(every, n_each))
+                entering = sign * rows.value()[:, i] > 0
+                enters[:, i] &= entering.reshape(n_each, -1).all(axis=0)
+        return enters
+
+    def _find_structure(self, fast: np.ndarray | None) -> Structure | None:
+        if not self.box.known.all() or self.box.angles:
+            return None
+        everything, blocks, offset = np.arange(self.n_states), [], 0
+        for quantity in self.field.system.states:
+            blocks.append(everything[offset : offset + quantity.size])
+            offset += quantity.size
+        if fast is not None:
+            candidates = [fast]
+        else:
+            rest = [np.setdiff1d(everything, block) for block in blocks]
+            candidates = [everything[:0], *blocks, *(rest if len(blocks) > 2 else [])]
+        if fast is None and not self.is_large:
+            return None  # random starts cost less there
+        n_samples = 4 if self.is_large else max(4, 64 // len(self.members))
+        places = np.repeat(self._draw(n_samples), len(self.members), axis=0)
+        _, jacobian = self._rows(places, np.tile(self.members, n_samples)).jacobian()
+        unscaled = jacobian * self.box.scale[:, None] / self.box.scale
+        return find_structure(unscaled, candidates)

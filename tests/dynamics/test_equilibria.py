@@ -1,0 +1,208 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import fsolve
+
+from clinode.dynamics.equilibria import find_equilibria, find_equilibria_each
+from clinode.errors import ArgumentError
+from clinode.system import LinearSystem, Quantity, System, Values
+
+
+class AdaptiveNeuron(System):
+    """C V' = -g (V - E) - w + I, tau w' = a (V - E) - w."""
+
+    time_unit = "ms"
+    states = (Quantity("V", "mV", range=(-100.0, 50.0)), Quantity("w", "pA", range=(-500.0, 500.0)))
+    inputs = (Quantity("I", "pA"),)
+    constants = tuple(Quantity(n, "1") for n in ("C", "g", "E", "a", "tau"))
+
+    def __init__(self, C: Values, g: Values, E: Values, a: Values, tau: Values):
+        super().__init__()
+        self.register_constants(C=C, g=g, E=E, a=a, tau=tau)
+
+    def vector_field(self, t, x, u):
+        V, w = self.split(x).values()
+        return self.join(
+            V=(u - self.g * (V - self.E) - w) / self.C, w=(self.a * (V - self.E) - w) / self.tau
+        )
+
+
+class Lorenz(System):
+    states = (Quantity("x", "1"), Quantity("y", "1"), Quantity("z", "1"))
+    constants = (Quantity("rho", "1"),)
+
+    def __init__(self, rho: Values = 28.0):
+        super().__init__()
+        self.register_constants(rho=rho)
+
+    def vector_field(self, t, x, u):
+        X, Y, Z = self.split(x).values()
+        return self.join(x=10 * (Y - X), y=X * (self.rho - Z) - Y, z=X * Y - 8 / 3 * Z)
+
+
+class LateralInhibition(System):
+    """tau r_i' = -r_i + [I - w sum_(j != i) r_j]_+."""
+
+    inputs = (Quantity("I", "1"),)
+    constants = (Quantity("w", "1"),)
+
+    def __init__(self, n: int, w: float):
+        super().__init__()
+        labels = tuple(str(i) for i in range(n))
+        self.states = (Quantity("r", "1", labels=labels, range=(0.0, 2.0)),)
+        self.register_constants(w=w)
+
+    def vector_field(self, t, x, u):
+        others = x.sum(-1, keepdim=True) - x
+        return torch.relu(u - self.w * others) - x
+
+
+class Fading(System):
+    """x' = exp(-x): the residual fades out, an equilibrium is nowhere."""
+
+    states = (Quantity("x", "1", range=(-1.0, 5.0)),)
+
+    def vector_field(self, t, x, u):
+        return torch.exp(-x)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_adaptive_neuron_rests_and_rings_as_its_closed_form_says(seed):
+    rng = np.random.default_rng(seed)
+    C, g, tau = rng.uniform(50, 300), rng.uniform(5, 50), rng.uniform(5, 300)
+    E, a, I = rng.uniform(-80, -60), rng.uniform(-g, 40), rng.uniform(-200, 200)
+    (found,) = find_equilibria(AdaptiveNeuron(C, g, E, a, tau), u=I, n_starts=8)
+    V = E + I / (g + a)
+    np.testing.assert_allclose(found.state, [V, a * (V - E)], rtol=1e-10, atol=1e-10)
+    half = (g / C + 1 / tau) / 2
+    inside = complex(half**2 - (g + a) / (C * tau)) ** 0.5
+    np.testing.assert_allclose(found.eigenvalues, [-half + inside, -half - inside], rtol=1e-9)
+    spirals = (g / C - 1 / tau) ** 2 < 4 * a / (C * tau)
+    assert found.kind == ("stable focus" if spirals else "stable node")
+    assert found.is_stable
+
+
+@pytest.mark.parametrize(("mu", "coherence"), [(0.0, 0.0), (30.0, 0.0), (30.0, 25.6), (30.0, 100)])
+def test_wong_wang_equilibria_are_those_that_scipy_finds(published, mu, coherence):
+    system = published.WongWang()
+    u = torch.tensor([mu, coherence]).double()
+    found = find_equilibria(system, u=u)
+
+    def rate(x):
+        return system.vector_field(0.0, torch.tensor(x), u).numpy()
+
+    known: list[np.ndarray] = []
+    for start in np.random.default_rng(0).uniform(0, 1, (80, 2)):
+        root, _, flag, _ = fsolve(rate, start, full_output=True, xtol=1e-13)
+        is_new = all(np.abs(root - other).max() > 1e-6 for other in known)
+        if flag == 1 and np.abs(rate(root)).max() < 1e-9 and is_new:
+            known.append(root)
+    mine = sorted(one.state.tolist() for one in found)
+    np.testing.assert_allclose(mine, sorted(root.tolist() for root in known), atol=1e-9)
+    assert found.index_sum == found.expected_index_sum == 1
+    assert [one.is_stable for one in found] == sorted(
+        (one.is_stable for one in found), reverse=True
+    )
+
+
+def test_lorenz_has_its_three_equilibria_without_any_range_given():
+    found = find_equilibria(Lorenz(28.0))
+    away = math.sqrt(8 / 3 * 27)
+    expected = [[-away, -away, 27], [0, 0, 0], [away, away, 27]]
+    np.testing.assert_allclose(sorted(one.state.tolist() for one in found), expected, atol=1e-9)
+    assert [one.kind for one in found] == ["saddle", "saddle-focus", "saddle-focus"]
+
+
+def test_strong_inhibition_lets_each_of_n_units_win():
+    for n in (2, 3, 5):
+        found = find_equilibria(LateralInhibition(n, w=1.7), u=1.0)
+        stable = [one.state.tolist() for one in found if one.is_stable]
+        np.testing.assert_allclose(sorted(stable, reverse=True), np.eye(n), atol=1e-12)
+    (only,) = find_equilibria(LateralInhibition(3, w=0.4), u=1.0)
+    np.testing.assert_allclose(only.state, 1 / 1.8, rtol=1e-12)
+
+
+def test_a_line_of_equilibria_is_called_a_continuum():
+    assert "continuum" in find_equilibria(LateralInhibition(2, w=1.0), u=1.0).verdict
+
+
+def test_a_residual_that_fades_out_is_no_equilibrium():
+    found = find_equilibria(Fading())
+    assert len(found) == 0
+    assert found.verdict.startswith("no equilibrium found from 256 starts")
+
+
+def test_equilibria_of_a_network_are_bracketed_from_its_corners(published):
+    rng = np.random.default_rng(3)
+    W = rng.random((12, 12)) * (rng.random((12, 12)) < 0.4)
+    W = (W + W.T) / np.abs(np.linalg.eigvals(W + W.T)).max()
+    coupling = torch.tensor(rng.uniform(0.2, 6, (4, 1)))
+    drive = torch.tensor(rng.uniform(0, 4, (4, 1)))
+    batch = find_equilibria_each(
+        published.WilsonCowanNetwork(W, coupling), u=drive, n_starts=0, fast=["I"]
+    )
+    assert all(len(found) for found in batch)
+    assert max(one.residual for found in batch for one in found) < 1e-12
+    for member, found in enumerate(batch):
+        own = published.WilsonCowanNetwork(W, coupling[member])
+        E, I = own.split(found[0].state).values()
+        excited = 16 * E - 12 * I + coupling[member] * (E @ torch.tensor(W).T) + drive[member]
+        torch.testing.assert_close(E, torch.sigmoid(1.3 * (excited - 4)), atol=1e-12, rtol=0)
+
+
+def test_members_of_a_batch_have_the_equilibria_they_have_alone(published):
+    mu = torch.tensor([[0.0, 0.0], [30.0, 25.6]]).double()
+    batch = find_equilibria_each(published.WongWang(), u=mu, n_starts=128)
+    for u, together in zip(mu, batch, strict=True):
+        alone = find_equilibria(published.WongWang(), u=u)
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one.state, other.state, atol=1e-12, rtol=0)
+
+
+def test_an_equilibrium_is_differentiable_by_a_constant_and_by_the_input():
+    C, g, E, a, tau = 100.0, torch.nn.Parameter(torch.tensor([10.0]).double()), -70.0, 4.0, 50.0
+    u = torch.tensor([120.0], dtype=torch.float64, requires_grad=True)
+    found = find_equilibria(AdaptiveNeuron(C, g, E, a, tau), u=u, n_starts=4)[0]
+    by_g, by_u = torch.autograd.grad(found.output[0], [g, u])
+    assert float(by_g) == pytest.approx(-120 / 14**2, rel=1e-10)  # V = E + I / (g + a)
+    assert float(by_u) == pytest.approx(1 / 14, rel=1e-10)
+
+
+def test_only_what_lies_in_a_given_box_is_returned(published):
+    u = torch.tensor([30.0, 0.0]).double()
+    (only,) = find_equilibria(published.WongWang(), u=u, box={"S1": (0.6, 0.8)})
+    assert float(only.state[0]) == pytest.approx(0.65869, abs=1e-5)
+    as_rows = find_equilibria(published.WongWang(), u=u, box=((0.6, 0.8), (0.0, 1.0)))
+    torch.testing.assert_close(as_rows[0].state, only.state)
+
+
+def test_a_system_that_leaves_its_box_promises_nothing_about_completeness():
+    found = find_equilibria(LinearSystem([[1.0]], [[1.0]], states=["x"]), u=1.0)
+    assert found.expected_index_sum is None
+    assert found[0].kind == "unstable node"
+
+
+def test_equilibria_come_as_a_table_and_as_json(published):
+    found = find_equilibria(published.WongWang(), u=torch.tensor([0.0, 0.0]).double())
+    table = found.to_pandas()
+    assert list(table.columns) == ["kind", "is_stable", "residual", "S1 (1)", "S2 (1)"]
+    assert len(json.loads(json.dumps(found.to_dict()))["equilibria"]) == len(found) == 5
+
+
+def test_bad_requests_are_refused_in_words(published):
+    system = published.WongWang()
+    with pytest.raises(ArgumentError, match="did you mean 'S2'"):
+        find_equilibria(system, box={"S12": (0.0, 1.0)})
+    with pytest.raises(ArgumentError, match="expected a \\(low, high\\) for each of 2 states"):
+        find_equilibria(system, box=((0.0, 1.0),))
+    with pytest.raises(ArgumentError, match="finite with low < high"):
+        find_equilibria(system, box={"S1": (1.0, 0.0)})
+    with pytest.raises(ArgumentError, match="n_starts must be at least 1"):
+        find_equilibria(system, n_starts=0)
+    with pytest.raises(ArgumentError, match="find_equilibria_each"):
+        find_equilibria(system, u=torch.zeros(3, 2))
+    with pytest.raises(ArgumentError, match="leave out fast"):
+        find_equilibria(system, fast=["S1"])
