@@ -1,9 +1,13 @@
+import math
+
 import numpy as np
 import pytest
 import torch
+from scipy.special import hyp1f1
 
 import clinode
 from clinode.errors import ArgumentError
+from clinode.sequence.ode_rnn import exponential_steps, phi_functions
 
 SYSTEMS = ("linear-latent-ode", "ode-rnn")
 
@@ -99,3 +103,39 @@ def test_a_system_is_a_copy_that_later_training_leaves_alone(classified, build, 
 def test_a_decay_of_several_clocks_is_not_a_field(classified, build):
     with pytest.raises(ArgumentError, match="GRU-D has no latent system"):
         _ = build(classified, "gru-d").latent_system
+
+
+def test_phi_functions_are_kummers_function():
+    z = torch.tensor([-1000.0, -30.0, -1.001, -0.999, -0.3, -1e-9, 0.0], dtype=torch.float64)
+    # Kummer: phi_k(z) = int_0^1 e^((1 - s) z) s^(k - 1) / (k - 1)! ds = 1F1(1; k + 1; z) / k!
+    expected = [
+        torch.from_numpy(hyp1f1(1, k + 1, z.numpy())) / math.factorial(k) for k in (1, 2, 3)
+    ]
+    for shown, oracle in zip(phi_functions(z), expected, strict=True):
+        torch.testing.assert_close(shown, oracle, rtol=1e-12, atol=0)
+
+
+def test_an_exponential_step_is_exact_for_decay_under_a_constant_push():
+    decay = torch.tensor([0.01, 0.3, 5.0], dtype=torch.float64)
+    gap, push = torch.tensor([7.0], dtype=torch.float64), torch.tensor([0.4], dtype=torch.float64)
+    steps = exponential_steps(decay, gap, torch.ones_like(gap))
+    moved = (steps.first + 2 * steps.middle + steps.last) * push
+    torch.testing.assert_close(moved[0], push * -torch.expm1(-decay * gap) / decay)
+    torch.testing.assert_close(steps.whole[0], torch.exp(-decay * gap))
+
+
+def test_the_solver_of_the_bounded_field_is_of_fourth_order(classified, build):
+    model = build(classified, "ode-rnn")
+    with torch.no_grad():
+        model.push.mul_(4.0)
+        x = torch.randn(5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        gap = torch.full((5,), 12.0, dtype=torch.float64)
+        decay = torch.exp(model.log_decay)
+        ends = []
+        for n in (4, 8, 16, 512):
+            n_steps = torch.full_like(gap, n)
+            ends.append(model._flow(x, exponential_steps(decay, gap / n, n_steps), None))
+    errors = [(end - ends[-1]).abs().max().item() for end in ends[:-1]]
+    orders = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert (orders > 3.5).all()
+    assert (orders < 4.8).all()
