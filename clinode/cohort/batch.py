@@ -99,9 +99,8 @@ class IrregularBatch:
         mask: What was measured.
         time: Hours since the subject's time zero, float64.
         gap: Hours since the subject's previous row, float64 difference; 0 at the first.
-        time_delta: Hours since the subject's previous row with an observation; 0 where there is
-        none. since_observed: Hours since the variable was last seen before this row; the training
-        window
+        time_delta: Hours since the subject's previous row with an observation; 0 where none is.
+        since_observed: Hours since the variable was last seen before this row; the training window
             where it never was.
         last_seen: Packed row at which the variable was last seen before this row; -1 where never.
         last_observed: Packed row of the subject's previous row with an observation; -1 where none.

@@ -28,8 +28,9 @@ class GRUD(SequenceModel):
         hidden: Width of the state.
         dropout: Of the sequence tower's readout.
         statistics_dropout: Of the statistics tower's inputs.
+        statistics_members: Members of the statistics tower, whose mean counts.
         statistics_hidden: Width of the statistics tower.
-        head_hidden: Width of the last hidden layer of each tower. Like the three before, None takes
+        head_hidden: Width of the last hidden layer of each tower. Like the four before, None takes
             what is recommended for the task.
         static_code: Width of the layer behind the statics.
         auxiliary_weight: Weight of the loss of each auxiliary outcome.
@@ -45,6 +46,7 @@ class GRUD(SequenceModel):
         hidden: int = 48,
         dropout: float | None = None,
         statistics_dropout: float | None = None,
+        statistics_members: int | None = None,
         statistics_hidden: int | None = None,
         head_hidden: int | None = None,
         static_code: int = 16,

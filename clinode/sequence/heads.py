@@ -17,7 +17,7 @@ from torch.nn import functional
 from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor
 from clinode.errors import ArgumentError
 from clinode.sequence.diagonal_flow import rotate, transition
-from clinode.sequence.layers import dropout, linear, sum_by_subject
+from clinode.sequence.layers import MemberLinear, dropout, linear, sum_by_subject
 from clinode.sequence.readout import Encoding, Prepared, Readout, in_batches
 from clinode.sequence.summaries import StatisticsTower, static_inputs
 
@@ -55,7 +55,9 @@ class Pooling(nn.Module):
 
 
 class ClassificationHead(Prepared):
-    """Two towers with a logit and auxiliary predictions each; the output is the mean logit.
+    """Two towers with logits and auxiliary predictions each; the output is their mean logit.
+
+    The second tower is a committee over the statistics, whose mean logit counts as one.
 
     After training the mean is shifted to the training part's level, see `set_level`.
 
@@ -69,6 +71,7 @@ class ClassificationHead(Prepared):
     """
 
     level: Tensor
+    is_binary: Tensor
 
     def __init__(
         self,
@@ -78,13 +81,15 @@ class ClassificationHead(Prepared):
         n_auxiliary: int,
         dropout: float,
         statistics_dropout: float,
+        statistics_members: int,
         statistics_hidden: int,
         static_code: int,
         head_hidden: int,
         generator: torch.Generator,
     ):
         super().__init__()
-        self.is_binary = [scale.is_binary for scale in schema.auxiliary]
+        is_binary = [True, *(scale.is_binary for scale in schema.auxiliary)]
+        self.register_buffer("is_binary", torch.tensor(is_binary), persistent=False)
         self.dropout = dropout
         self.pooling = Pooling(n_features, generator)
         self.static = linear(2 * len(schema.statics), static_code, generator)
@@ -92,14 +97,18 @@ class ClassificationHead(Prepared):
         self.out = linear(head_hidden, 1 + n_auxiliary, generator, bias=0.0)
         self.statistics = StatisticsTower(
             schema,
+            members=statistics_members,
             hidden=statistics_hidden,
             code=head_hidden,
             dropout=statistics_dropout,
             static_code=static_code,
             generator=generator,
         )
-        self.statistics_out = linear(head_hidden, 1 + n_auxiliary, generator, bias=0.0)
-        self.skip = linear(self.statistics.n_read, 1, generator, bias=0.0)
+        members, n_read = self.statistics.members, self.statistics.n_read
+        self.statistics_out = MemberLinear(
+            members, head_hidden, 1 + n_auxiliary, generator, bias=0.0
+        )
+        self.skip = MemberLinear(members, n_read, 1, generator, bias=0.0)
         nn.init.zeros_(self.skip.weight)
         self.register_buffer("level", torch.zeros(1))
 
@@ -109,8 +118,8 @@ class ClassificationHead(Prepared):
             return
         share = _share(records.target[:, 0])
         with torch.no_grad():
-            for layer in (self.out, self.statistics_out):
-                layer.bias[0] = math.log(share / (1 - share))
+            self.out.bias[0] = math.log(share / (1 - share))
+            self.skip.bias.fill_(math.log(share / (1 - share)))
 
     def set_level(
         self, logit: Float[np.ndarray, " record"], target: Float[np.ndarray, " record"]
@@ -153,36 +162,33 @@ class ClassificationHead(Prepared):
         code, read = self.statistics(batch, generator, unseen)
         statistics = self.statistics_out(code)
         direct = self.skip(dropout(read, self.statistics.dropout, generator))
-        towers = (sequence[:, :1], statistics[:, :1] + direct)
+        committee = statistics[:, :, :1] + direct
         return Readout(
-            value=(towers[0] + towers[1]) / 2 + self.level,
-            towers=towers,
-            auxiliary=(sequence[:, 1:], statistics[:, 1:]),
+            value=(sequence[:, :1] + committee.mean(dim=0)) / 2 + self.level,
+            towers=torch.cat([sequence[None, :, 0], committee.squeeze(2)]),
+            auxiliary=torch.cat([sequence[None, :, 1:], statistics[:, :, 1:]]),
             next_observation=encoding.next_observation,
         )
 
     def loss(
         self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
     ) -> Float[Tensor, ""]:
-        """Sum over the towers of cross-entropy and weighted auxiliary losses."""
+        """Cross-entropy and weighted auxiliary losses of the sequence, plus those of the committee.
+
+        Each member has a loss of its own, and the committee the mean of them.
+        """
         target, known = known_targets(batch)
-        total = readout.value.new_zeros(())
-        for logit, auxiliary in zip(readout.towers, readout.auxiliary, strict=True):
-            error = functional.binary_cross_entropy_with_logits(
-                logit, target[:, :1], reduction="none"
-            )
-            total = total + masked_mean(error, known[:, :1])
-            for position, is_binary in enumerate(self.is_binary):
-                shown, truth = auxiliary[:, position], target[:, position + 1]
-                if is_binary:
-                    error = functional.binary_cross_entropy_with_logits(
-                        shown, truth, reduction="none"
-                    )
-                else:
-                    error = (shown - truth) ** 2
-                part = masked_mean(error, known[:, position + 1])
-                total = total + auxiliary_weight * part
-        return total
+        if readout.towers is None or readout.auxiliary is None:
+            raise ArgumentError("this readout is not that of a classification")
+        shown = torch.cat([readout.towers.unsqueeze(2), readout.auxiliary], dim=2)
+        truth = target.expand_as(shown)
+        binary = functional.binary_cross_entropy_with_logits(shown, truth, reduction="none")
+        error = torch.where(self.is_binary, binary, (shown - truth) ** 2)
+        held = torch.where(known, error, 0.0).sum(dim=1) / known.sum(dim=0).clamp(min=1)
+        weight = torch.ones_like(held[0])
+        weight[1:] = auxiliary_weight
+        by_tower = held @ weight
+        return by_tower[0] + by_tower[1:].mean()
 
 
 class ForecastHead(Prepared):
@@ -206,6 +212,7 @@ class ForecastHead(Prepared):
         horizon: float,
         dropout: float,
         statistics_dropout: float,
+        statistics_members: int,
         statistics_hidden: int,
         static_code: int,
         head_hidden: int,
@@ -218,6 +225,7 @@ class ForecastHead(Prepared):
         self.register_buffer("weight", torch.ones(n_variables))
         self.statistics = StatisticsTower(
             schema,
+            members=statistics_members,
             hidden=statistics_hidden,
             code=statistics_hidden,
             dropout=statistics_dropout,
@@ -265,7 +273,7 @@ class ForecastHead(Prepared):
         mean = sum_by_subject(encoding.features * observed, subject, n)
         mean = mean / sum_by_subject(observed, subject, n).clamp(min=1)
         code, _ = self.statistics(batch, generator, unseen)
-        everything = torch.cat([encoding.at_prediction, mean, code], dim=1)
+        everything = torch.cat([encoding.at_prediction, mean, code.mean(dim=0)], dim=1)
         everything = dropout(everything, self.dropout, generator)
         start, constant = self.start(everything).chunk(2, dim=1)
         if batch.query_time is None:

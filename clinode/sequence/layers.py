@@ -1,4 +1,4 @@
-"""Small parts that every family uses: layers drawn from a generator, dropout, sums per subject."""
+"""Small parts that every family uses: layers drawn from a generator, dropout, sums by subject."""
 
 import math
 
@@ -18,6 +18,39 @@ def linear(
     offset = torch.empty(n_out).uniform_(-bound, bound, generator=generator)
     layer.bias = nn.Parameter(offset if bias is None else torch.full((n_out,), bias))
     return layer
+
+
+class MemberLinear(nn.Module):
+    """One linear layer for each member of a committee, drawn like that of `linear`.
+
+    Args:
+        n_members: Members, each with weights of its own.
+        n_in, n_out: Widths.
+        generator: Draws the weights.
+        bias: Sets all offsets instead of drawing them.
+    """
+
+    def __init__(
+        self,
+        n_members: int,
+        n_in: int,
+        n_out: int,
+        generator: torch.Generator,
+        *,
+        bias: float | None = None,
+    ):
+        super().__init__()
+        bound = 1 / math.sqrt(max(n_in, 1))
+        weight = torch.empty(n_members, n_out, n_in)
+        self.weight = nn.Parameter(weight.uniform_(-bound, bound, generator=generator))
+        # one axis, so that no optimiser takes the offsets for a matrix and decays them
+        offset = torch.empty(n_members * n_out).uniform_(-bound, bound, generator=generator)
+        self.bias = nn.Parameter(offset if bias is None else torch.full_like(offset, bias))
+
+    def forward(self, x: Float[Tensor, "member batch in"]) -> Float[Tensor, "member batch out"]:
+        """Each member's layer on its own input."""
+        offset = self.bias.view(len(self.weight), 1, -1)
+        return torch.baddbmm(offset, x, self.weight.mT)
 
 
 def matrix(n_out: int, n_in: int, generator: torch.Generator) -> nn.Parameter:

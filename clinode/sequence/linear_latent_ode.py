@@ -31,8 +31,9 @@ class LinearLatentODE(SequenceModel):
         hidden: Features read from the state at each row.
         dropout: Of the sequence tower's readout.
         statistics_dropout: Of the statistics tower's inputs.
+        statistics_members: Members of the statistics tower, whose mean counts.
         statistics_hidden: Width of the statistics tower.
-        head_hidden: Width of the last hidden layer of each tower. Like the three before, None takes
+        head_hidden: Width of the last hidden layer of each tower. Like the four before, None takes
             what is recommended for the task.
         static_code: Width of the layer behind the statics.
         auxiliary_weight: Weight of the loss of each auxiliary outcome.
@@ -49,6 +50,7 @@ class LinearLatentODE(SequenceModel):
         hidden: int = 48,
         dropout: float | None = None,
         statistics_dropout: float | None = None,
+        statistics_members: int | None = None,
         statistics_hidden: int | None = None,
         head_hidden: int | None = None,
         static_code: int = 16,

@@ -25,12 +25,14 @@ RECOMMENDED = {  # what hyper-parameters of None stand for, found on PhysioNet-2
     Classify: {
         "dropout": 0.4,
         "statistics_dropout": 0.5,
+        "statistics_members": 4,
         "statistics_hidden": 32,
         "head_hidden": 64,
     },
     Forecast: {
         "dropout": 0.3,
         "statistics_dropout": 0.3,
+        "statistics_members": 1,
         "statistics_hidden": 128,
         "head_hidden": 128,
     },

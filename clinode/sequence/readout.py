@@ -36,18 +36,18 @@ class Readout:
     """What a model says about a batch.
 
     Args:
-        value: Logits (batch, 1), or forecast means (batch, query, variable) on the standardised
-        scale. log_variance: Of a forecast, the shape of `value`. towers: The logits of each tower,
-        each (batch, 1); `value` is their mean. auxiliary: Predictions of the auxiliary outcomes by
-        each tower, (batch, auxiliary). next_observation: Each row's values as expected just before
-        it, standardised.
+        value: Logits (batch, 1), or forecast means (batch, query, variable), standardised.
+        next_observation: Each row's values as expected just before it, standardised.
+        log_variance: Of a forecast, the shape of `value`.
+        towers: Logits of the sequence tower and of each member of the statistics tower.
+        auxiliary: Their predictions of the auxiliary outcomes.
     """
 
     value: Float[Tensor, "batch ..."]
     next_observation: Float[Tensor, "row variable"]
     log_variance: Float[Tensor, "batch ..."] | None = None
-    towers: tuple[Float[Tensor, "batch 1"], ...] = ()
-    auxiliary: tuple[Float[Tensor, "batch auxiliary"], ...] = ()
+    towers: Float[Tensor, "tower batch"] | None = None
+    auxiliary: Float[Tensor, "tower batch auxiliary"] | None = None
 
 
 class Prepared(nn.Module, ABC):

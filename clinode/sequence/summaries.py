@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor
-from clinode.sequence.layers import dropout, linear, sum_by_subject
+from clinode.sequence.layers import MemberLinear, dropout, sum_by_subject
 from clinode.sequence.readout import Prepared, in_batches
 
 N_SUMMARIES = 10
@@ -80,10 +80,14 @@ def summarize_treatments(batch: IrregularBatch) -> Float[Tensor, "batch input su
 
 
 class StatisticsTower(Prepared):
-    """Summaries and statics -> a code.
+    """Summaries and statics -> a code, by each member of a committee.
+
+    Members differ in their weights and in what dropout hides from them. Their mean varies less with
+    the seed than one of them does, and they cost little: a batch is summed up once for all.
 
     Args:
         schema: Gives the numbers of variables, inputs and statics.
+        members: How many there are.
         hidden: Width of the layer behind the summaries.
         code: Width of what it hands on.
         dropout: Share of the standardised inputs set to zero in training.
@@ -98,6 +102,7 @@ class StatisticsTower(Prepared):
         self,
         schema: Preprocessor,
         *,
+        members: int,
         hidden: int,
         code: int,
         dropout: float,
@@ -107,13 +112,14 @@ class StatisticsTower(Prepared):
         super().__init__()
         n_columns = N_SUMMARIES * len(schema.variables)
         n_columns += N_TREATMENT_SUMMARIES * len(schema.inputs)
-        self.dropout = dropout
+        self.dropout, self.members = dropout, members
         self.register_buffer("mean", torch.zeros(n_columns))
         self.register_buffer("scale", torch.ones(n_columns))
-        self.inward = linear(n_columns, hidden, generator)
-        self.static = linear(2 * len(schema.statics), static_code, generator)
-        self.outward = linear(hidden + static_code, code, generator)
-        self.n_read = n_columns + 2 * len(schema.statics)
+        self.n_statics = 2 * len(schema.statics)
+        self.n_read = n_columns + self.n_statics
+        self.inward = MemberLinear(members, n_columns, hidden, generator)
+        self.static = MemberLinear(members, self.n_statics, static_code, generator)
+        self.outward = MemberLinear(members, hidden + static_code, code, generator)
 
     def prepare(self, records: PackedRecords) -> None:
         """Take mean and spread of every column from the training part."""
@@ -128,8 +134,8 @@ class StatisticsTower(Prepared):
         batch: IrregularBatch,
         generator: torch.Generator | None,
         unseen: Bool[Tensor, "batch variable"] | None = None,
-    ) -> tuple[Float[Tensor, "batch code"], Float[Tensor, "batch read"]]:
-        """The code, and everything that was read (`n_read` columns), standardised.
+    ) -> tuple[Float[Tensor, "member batch code"], Float[Tensor, "member batch read"]]:
+        """The codes, and everything that was read (`n_read` columns), standardised.
 
         Columns of unseen variables are set to their mean: the tower shall do without them, and not
         take them for unmeasured, which is a finding of its own.
@@ -139,11 +145,12 @@ class StatisticsTower(Prepared):
             gone = unseen.repeat_interleave(N_SUMMARIES, dim=1)
             given = columns.shape[1] - gone.shape[1]  # columns of treatments stand behind
             columns = columns.masked_fill(torch.cat([gone, gone.new_zeros(len(gone), given)], 1), 0)
-        statics = static_inputs(batch)
+        columns = columns.expand(self.members, -1, -1)
+        statics = static_inputs(batch).expand(self.members, -1, -1)
         hidden = functional.silu(self.inward(dropout(columns, self.dropout, generator)))
         static = functional.silu(self.static(statics))
-        code = functional.silu(self.outward(torch.cat([hidden, static], dim=1)))
-        return code, torch.cat([columns, statics], dim=1)
+        code = functional.silu(self.outward(torch.cat([hidden, static], dim=2)))
+        return code, torch.cat([columns, statics], dim=2)
 
 
 def static_inputs(batch: IrregularBatch) -> Float[Tensor, "batch twice_static"]:

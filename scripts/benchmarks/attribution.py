@@ -10,6 +10,7 @@ of set b by a model fitted on set a. Captum's 50 fixed steps stand beside the de
 import argparse
 import json
 import platform
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from clinode.attribution import planted_recovery
 
 def explained(run: Any, cohort: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Attributions, with seconds, evaluations a subject, gaps and what is withheld."""
+    print(f"explaining {len(cohort):,} subjects {options or ''}", file=sys.stderr)
     start, cpu_start = time.perf_counter(), time.process_time()
     found = cn.explain(run, cohort, **options)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
