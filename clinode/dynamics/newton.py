@@ -85,8 +85,10 @@ def damped_newton(
             step = step / _deflation_divisor(part, step, known[active])
         length = np.abs(step).max(axis=-1)
         finite = np.isfinite(length) & np.isfinite(value).all(axis=-1)
-        # One box width at a time: beyond it a linear model says little.
-        step = step / np.maximum(1.0, length)[:, None]
+        # One box width at a time, or of states without a range as far as the start is out: beyond
+        # it a linear model says little.
+        reach = np.maximum(1.0, np.abs(part.x / rows.scale).max(axis=-1))
+        step = step / np.maximum(1.0, length / reach)[:, None]
         merit = _merit(part, value, weight, known, active)
         tried = part.x + DAMPINGS[:, None, None] * step * rows.scale
         four = np.tile(np.arange(len(part)), len(DAMPINGS))

@@ -206,3 +206,13 @@ def test_bad_requests_are_refused_in_words(published):
         find_equilibria(system, u=torch.zeros(3, 2))
     with pytest.raises(ArgumentError, match="leave out fast"):
         find_equilibria(system, fast=["S1"])
+
+
+def test_one_start_finds_the_equilibrium_of_a_linear_system_however_far_it_lies():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        n = int(rng.integers(2, 9))
+        A, B = rng.normal(size=(n, n)) - 4 * np.eye(n), rng.normal(size=(n, 1))
+        x0 = rng.normal(size=n) * 300
+        found = find_equilibria(LinearSystem(A, B, offset=(x0, [0.0])), n_starts=1)
+        np.testing.assert_allclose(found[0].state, x0, rtol=1e-9, atol=1e-9)
