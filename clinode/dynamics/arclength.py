@@ -148,7 +148,10 @@ class DenseCurve(Curve):
         """Newton's method on the equations and the plane."""
         y, last = guess, np.inf
         for iteration in range(1, MAX_ITERATIONS + 1):
-            residual, jacobian = self.equations(y)
+            found = self.equations_or_none(y)
+            if found is None:
+                return None
+            residual, jacobian = found
             matrix = np.vstack([jacobian, tangent])
             plane = tangent @ (y - guess)
             step = solve_or_none(matrix, -np.append(residual, plane))
@@ -166,10 +169,20 @@ class DenseCurve(Curve):
                 return CurvePoint(y, ahead, iteration, self.report(y, ahead, jacobian))
         return None
 
+    def equations_or_none(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """The equations; None where they cannot be evaluated: not finite, or borders that fail."""
+        try:
+            residual, jacobian = self.equations(y)
+        except np.linalg.LinAlgError:
+            return None
+        return (residual, jacobian) if np.isfinite(jacobian).all() else None
+
     def first_point(self, y: np.ndarray, direction: np.ndarray) -> CurvePoint | None:
         """A point near y, its tangent along the curve on the side of `direction`."""
-        _, jacobian = self.equations(y)
-        tangent = np.linalg.svd(jacobian)[2][-1]
+        found = self.equations_or_none(y)
+        if found is None:
+            return None
+        tangent = np.linalg.svd(found[1])[2][-1]
         tangent = tangent * (1.0 if tangent @ direction >= 0 else -1.0)
         return self.correct(y, tangent)
 

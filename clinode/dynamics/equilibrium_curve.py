@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clinode.errors import ArgumentError, SolverError
+from clinode.system import System
 
 from .arclength import DenseCurve
 from .box import SearchBox, Side
@@ -51,10 +52,8 @@ class EquilibriumCurve(DenseCurve):
     """
 
     def __init__(self, dynamics: Field, x: np.ndarray, span: tuple[float, float]):
-        states = dynamics.system.states
-        declared = np.array([q.range is not None for q in states for _ in q.names])
-        x_scale = np.where(declared, scales(states), np.maximum(1.0, np.abs(x)))
-        self.field = ScaledField(dynamics, np.append(x_scale, span[1] - span[0]))
+        scale = np.append(state_scales(dynamics.system, x), span[1] - span[0])
+        self.field = ScaledField(dynamics, scale)
 
     def equations(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.field.jacobian(y)
@@ -66,6 +65,12 @@ class EquilibriumCurve(DenseCurve):
         return EquilibriumReport(
             eigenvalues, n_unstable, pair_test(eigenvalues), float(sign), float(log)
         )
+
+
+def state_scales(system: System, x: np.ndarray) -> np.ndarray:
+    """Widths of the states' ranges; of a state without one, its size at x, at least 1."""
+    declared = np.array([q.range is not None for q in system.states for _ in q.names])
+    return np.where(declared, scales(system.states), np.maximum(1.0, np.abs(x)))
 
 
 def pair_test(eigenvalues: Eigenvalues) -> float:

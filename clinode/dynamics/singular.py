@@ -45,13 +45,23 @@ class FoldEquations:
 
 
 class HopfEquations:
-    """F(y) = 0 and two combinations of G(y, k) = 0 for unknowns (y, k), w^2 = k rate^2."""
+    """F(y) = 0 and two combinations of G(y, k) = 0 for unknowns (y, k), w^2 = k rate^2.
 
-    def __init__(self, field: ScaledField, y: np.ndarray, omega_squared: float):
+    Args:
+        field: The field.
+        y: Where the borders shall fit.
+        omega_squared: w^2 there.
+        rate: By default |w|, and the size of J where that is zero.
+    """
+
+    def __init__(
+        self, field: ScaledField, y: np.ndarray, omega_squared: float, *, rate: float | None = None
+    ):
         self.field, self.n = field, field.n_states
         _, jacobian = field.jacobian(y)
         J = jacobian[:, : self.n]
-        self.rate = float(np.sqrt(abs(omega_squared))) or float(np.linalg.norm(J, 2))
+        own = float(np.sqrt(abs(omega_squared))) or float(np.linalg.norm(J, 2))
+        self.rate = own if rate is None else rate
         k = omega_squared / self.rate**2
         left, _, right = np.linalg.svd((J / self.rate) @ (J / self.rate) + k * np.eye(self.n))
         self.B, self.C = left[:, -2:], right[-2:].T
@@ -122,8 +132,8 @@ def newton(equations, y: np.ndarray, *, max_iterations: int = 12) -> np.ndarray 
     """The zero of as many equations as unknowns near y; None if it is not reached."""
     last = np.inf
     for _ in range(max_iterations):
-        residual, jacobian = equations(y)
         try:
+            residual, jacobian = equations(y)
             step = np.linalg.solve(jacobian, -residual)
         except np.linalg.LinAlgError:
             return None
