@@ -15,18 +15,9 @@ from torch import Tensor
 from clinode.errors import ArgumentError, SolverError
 from clinode.system import Quantity, System, Values, as_signal, flat_names
 
-from .adaptive import solve_dopri5
-from .solvers import (
-    FIXED_STEP,
-    Limits,
-    Problem,
-    Solution,
-    Status,
-    iterate,
-    one_by_one,
-    select,
-    solve_fixed,
-)
+from .fixed_step import FIXED_STEP, iterate, solve_fixed
+from .reference import one_by_one, solve_dopri5
+from .solvers import Limits, Problem, Solution, Status, select
 
 METHODS = ("dopri5", *FIXED_STEP)
 

@@ -1,32 +1,24 @@
-"""Initial value problems: fixed-step methods over a batch of trajectories, and maps.
+"""What is solved and what comes back: initial value problems over a batch of trajectories.
 
 A batch shares nothing but the arithmetic: each trajectory has its own output times, its own steps,
-which end at its output times and at the breakpoints of its input, and its own status. A trajectory
-that fails stops; the others do not notice. Nothing here raises on it: `clinode.dynamics.simulate`
-does.
-
-These methods do not control their error: halve the step to see it, or choose the adaptive method
-of `clinode.dynamics.adaptive`. Stiff systems need a step below their fastest time constant.
+which end at the breakpoints of its input, and its own status. A trajectory that fails stops; the
+others do not notice. Nothing here raises on it: `clinode.dynamics.simulate` does.
 """
 
+import copy
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from clinode.errors import ArgumentError
 from clinode.system import FunctionSignal, LinearSystem, Signal, System
 
-Field = Callable[[Tensor, Tensor, Tensor], Tensor]
-Advance = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-IMPULSE_STEPS = 16  # Runge-Kutta steps across an impulse; one is exact where B is constant
+Field = Callable[..., Tensor]  # (t, x, u), and the past where the system has delays
 
 
 class Status(IntEnum):
@@ -37,6 +29,7 @@ class Status(IntEnum):
     STEP_UNDERFLOW = 2
     STEP_BUDGET = 3
     WALL_TIME = 4
+    CHATTERING = 5
 
     @property
     def words(self) -> str:
@@ -67,6 +60,21 @@ class Problem:
 
 
 @dataclass(frozen=True, eq=False)
+class Happenings:
+    """Events of all trajectories, by trajectory and then by time.
+
+    Attributes:
+        trajectory: Which one, counted over the batch axes in C order, (event,).
+        time: When, (event,); gradients flow through it.
+        kind: Which of the system's events, (event,).
+    """
+
+    trajectory: Int[Tensor, " event"]
+    time: Float[Tensor, " event"]
+    kind: Int[Tensor, " event"]
+
+
+@dataclass(frozen=True, eq=False)
 class Solution:
     """States at the output times, and how each trajectory ended.
 
@@ -74,13 +82,17 @@ class Solution:
         states: (*batch, time, state); NaN after a failure.
         status: A `Status` for each trajectory.
         reached: Last time with a finite state.
-        n_evaluations: Evaluations of the field.
+        n_evaluations: Evaluations of the field; those inside a Jacobian are not counted.
+        width: Of the last attempted step; None where the method does not tell.
+        events: What happened on the way; None where the method looks for no events.
     """
 
     states: Float[Tensor, "*batch time state"]
     status: Int[Tensor, "*batch"]
     reached: Float[Tensor, "*batch"]
     n_evaluations: Int[Tensor, "*batch"]
+    width: Float[Tensor, "*batch"] | None = None
+    events: Happenings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +100,9 @@ class Limits:
     """What a solution may cost.
 
     Args:
-        max_steps: Attempted steps of one trajectory; only adaptive methods can reach it.
+        max_steps: Attempted steps of one trajectory between two of its output times; only adaptive
+            methods can reach it. They give up earlier, after `PATIENCE` steps, where going on at
+            this pace would take several times as many.
         wall_time_seconds: For the whole batch.
     """
 
@@ -102,133 +116,20 @@ class Limits:
             raise ArgumentError(f"wall_time_seconds must be positive, got {self.wall_time_seconds}")
 
 
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """The steps of each trajectory; shared by all where the batch axes are empty.
-
-    Attributes:
-        nodes: (*batch, step + 1): where steps begin and end, in time units (of a map: its k). The
-            last one is repeated for a trajectory that needs fewer steps than the longest.
-        counts: (*batch, time): steps taken when an output time is reached.
-    """
-
-    nodes: Tensor
-    counts: Tensor
-
-
-def step_grid(
-    times: Float[Tensor, "*times time"],
-    breakpoints: Float[Tensor, "*breaks breakpoint"],
-    step: float,
-) -> Grid:
-    """Steps of at most `step` that end at every output time and every breakpoint.
-
-    Example:
-        >>> step_grid(torch.tensor([0.0, 1.0]).double(), torch.tensor([0.3]).double(), 0.5).nodes
-        tensor([0.0000, 0.3000, 0.6500, 1.0000], dtype=torch.float64)
-    """
-    batch = torch.broadcast_shapes(times.shape[:-1], breakpoints.shape[:-1])
-    times = times.expand(*batch, -1).contiguous()
-    inside = breakpoints.expand(*batch, -1).clamp(times[..., :1], times[..., -1:])
-    nodes = torch.cat([times, inside], dim=-1).sort(dim=-1).values.contiguous()
-    lengths = nodes.diff(dim=-1)
-    # A length of 0.3 / 0.1 steps is 3, not 4: forgive the rounding of decimal fractions.
-    n_steps = (lengths / step - 1e-9).ceil().clamp(min=0).long()
-    n_steps = torch.where(lengths > 0, n_steps.clamp(min=1), 0)
-    until = torch.nn.functional.pad(n_steps.cumsum(dim=-1), (1, 0))
-    longest = int(until[..., -1].max()) if nodes.shape[-1] > 1 else 0
-    index = torch.arange(longest + 1, device=times.device).expand(*batch, -1).contiguous()
-    index = index.minimum(until[..., -1:])
-    segment = torch.searchsorted(until, index, right=True) - 1
-    width = torch.nn.functional.pad(lengths / n_steps.clamp(min=1), (0, 1))
-    offset = (index - until.gather(-1, segment)) * width.gather(-1, segment)
-    counts = until.gather(-1, torch.searchsorted(nodes, times))
-    return Grid(nodes.gather(-1, segment) + offset, counts)
-
-
-def solve_fixed(
-    problem: Problem, *, step: float, method: str = "rk4", limits: Limits | None = None
-) -> Solution:
-    """Explicit Runge-Kutta with steps of at most `step`; differentiable.
-
-    Args:
-        problem: What to solve.
-        step: Largest step, in time units.
-        method: A key of `FIXED_STEP`: "rk4" (order 4) or "midpoint" (order 2).
-        limits: Wall time.
-    """
-    one_step, n_stages = FIXED_STEP[method]
-    signal = problem.signal
-    grid = step_grid(problem.times, signal.breakpoints.to(problem.times), step)
-    jumps = _jump_steps(signal, grid)
-
-    def advance(start: Tensor, width: Tensor, x: Tensor) -> Tensor:
-        middle = start + width / 2
-        held = signal(middle) if isinstance(signal, Signal) and signal.hold == "previous" else None
-
-        def rate(fraction: float, x: Tensor) -> Tensor:
-            t = start + fraction * width
-            u = signal(t, within=middle) if held is None else held
-            return problem.field(t, x, u.to(x.dtype))
-
-        return one_step(rate, width.to(x.dtype).unsqueeze(-1), x)
-
-    return _march(advance, problem, grid, n_stages, limits or Limits(), jumps)
-
-
-def iterate(problem: Problem, *, step: float, limits: Limits | None = None) -> Solution:
-    """Iterates of a map: x at k + 1 is field(k, x, u(k step)), every `step` time units.
-
-    Raises:
-        ArgumentError: Output times that are not whole numbers of steps, or impulses.
-    """
-    if problem.signal.impulses is not None:
-        raise ArgumentError("a map has no impulses: its input acts once a step")
-    signal = problem.signal
-    counts = (problem.times / step).round()
-    if not torch.allclose(counts * step, problem.times, rtol=1e-9, atol=1e-9 * step):
-        raise ArgumentError(f"output times of a map must be whole numbers of its step {step}")
-    steps = (counts - counts[..., :1]).long()
-    longest = int(steps.max())
-    index = torch.arange(longest + 1, device=steps.device).minimum(steps[..., -1:])
-    grid = Grid(counts[..., :1] + index, steps)
-
-    def advance(start: Tensor, width: Tensor, x: Tensor) -> Tensor:
-        return problem.field(start, x, signal(start * step).to(x.dtype))
-
-    solution = _march(advance, problem, grid, 1, limits or Limits(), frozenset())
-    return Solution(
-        solution.states, solution.status, solution.reached * step, solution.n_evaluations
-    )
-
-
-def one_by_one(system: System, problem: Problem, solve: Callable[[Problem], Solution]) -> Solution:
-    """A batch solved trajectory by trajectory, by a solver that knows no batches."""
-    parts = [solve(select(system, problem, index)) for index in np.ndindex(*problem.batch)]
-    fields = ("states", "status", "reached", "n_evaluations")
-    stacked = [torch.stack([getattr(part, name) for part in parts]) for name in fields]
-    return Solution(*(part.reshape((*problem.batch, *part.shape[1:])) for part in stacked))
-
-
-def select(system: System, problem: Problem, index: tuple[int, ...] | Tensor) -> Problem:
+def select(
+    system: System, problem: Problem, index: tuple[int, ...] | tuple[Tensor, ...] | Tensor
+) -> Problem:
     """The trajectories of a problem at an index (or a mask) of its batch, with their constants.
 
-    Raises:
-        ArgumentError: The system has a batch axis outside its declared constants.
+    Constants of the system and of the systems inside it are those of the chosen trajectories; the
+    new problem's field is a copy of the system that holds them.
     """
     batch = problem.batch
 
     def pick(tensor: Tensor, n_core: int) -> Tensor:
-        core = tensor.shape[tensor.ndim - n_core :]
-        return tensor.expand(*batch, *core)[index] if tensor.ndim > n_core else tensor
-
-    axes = {quantity.name: 1 for quantity in system.constants}
-    if isinstance(system, LinearSystem):
-        axes |= dict.fromkeys("ABCD", 2) | dict.fromkeys(("x0", "u0", "y0"), 1)
-    constants = {name: pick(getattr(system, name), n_core) for name, n_core in axes.items()}
-
-    def field(t: Tensor, x: Tensor, u: Tensor) -> Tensor:
-        return torch.func.functional_call(system, constants, (t, x, u))
+        if tensor.ndim <= n_core:
+            return tensor
+        return tensor.expand(*batch, *tensor.shape[tensor.ndim - n_core :])[index]
 
     signal = problem.signal
     if isinstance(signal, Signal) and signal.batch_shape:
@@ -236,120 +137,27 @@ def select(system: System, problem: Problem, index: tuple[int, ...] | Tensor) ->
         if impulses is not None:
             impulses = (pick(impulses[0], 1), pick(impulses[1], 2))
         signal = Signal(pick(signal.knots, 1), pick(signal.values, 2), signal.hold, impulses)
-    return Problem(field, pick(problem.x0, 1), pick(problem.times, 1), signal)
+    picked = _picked(system, pick)
+    return Problem(picked, pick(problem.x0, 1), pick(problem.times, 1), signal)
 
 
-def _midpoint_step(rate: Callable[[float, Tensor], Tensor], h: Tensor, x: Tensor) -> Tensor:
-    return x + h * rate(0.5, x + h / 2 * rate(0.0, x))
-
-
-def _rk4_step(rate: Callable[[float, Tensor], Tensor], h: Tensor, x: Tensor) -> Tensor:
-    k1 = rate(0.0, x)
-    k2 = rate(0.5, x + h / 2 * k1)
-    k3 = rate(0.5, x + h / 2 * k2)
-    k4 = rate(1.0, x + h * k3)
-    return x + h / 6 * (k1 + 2 * (k2 + k3) + k4)
-
-
-FIXED_STEP = {"rk4": (_rk4_step, 4), "midpoint": (_midpoint_step, 2)}  # and field calls a step
-
-
-def _march(
-    advance: Advance,
-    problem: Problem,
-    grid: Grid,
-    n_stages: int,
-    limits: Limits,
-    jumps: frozenset[int],
-) -> Solution:
-    """Take the steps of a grid; a trajectory whose next state is not finite stays where it is."""
-    batch, longest = problem.batch, grid.nodes.shape[-1] - 1
-    deadline = time.monotonic() + limits.wall_time_seconds
-    kept = grid.counts.unique()
-    wanted = set(kept.tolist())
-    x, saved = problem.x0, [problem.x0]
-    status = torch.zeros(batch, dtype=torch.int64, device=x.device)
-    stopped = torch.full(batch, longest, device=x.device)  # the step that could not be taken
-    for k in range(longest):
-        start, width = grid.nodes[..., k], grid.nodes[..., k + 1] - grid.nodes[..., k]
-        moves = (status == Status.OK) & (width > 0)
-        if time.monotonic() > deadline:
-            stopped = torch.where(moves, k, stopped)
-            status = torch.where(moves, Status.WALL_TIME.value, status)
-            saved += [x] * (len(kept) - len(saved))
-            break
-        after = jump(problem.field, problem.signal, start, x, moves) if k in jumps else x
-        candidate = advance(start, width, after)
-        finite = candidate.isfinite().all(dim=-1)
-        stopped = torch.where(moves & ~finite, k, stopped)
-        status = torch.where(moves & ~finite, Status.NOT_FINITE.value, status)
-        x = torch.where((moves & finite).unsqueeze(-1), candidate, x)
-        if k + 1 in wanted:
-            saved.append(x)
-    counts = grid.counts.expand(*batch, -1)
-    index = torch.searchsorted(kept, counts.contiguous()).unsqueeze(-1)
-    states = torch.stack(saved, dim=-2).gather(-2, index.expand(*index.shape[:-1], x.shape[-1]))
-    states = states.masked_fill((counts > stopped.unsqueeze(-1)).unsqueeze(-1), math.nan)
-    nodes = grid.nodes.expand(*batch, -1)
-    reached = nodes.gather(-1, stopped.unsqueeze(-1)).squeeze(-1)
-    return Solution(states, status, reached, n_stages * counts[..., -1].minimum(stopped + 1))
-
-
-def _jump_steps(signal: Signal | FunctionSignal, grid: Grid) -> frozenset[int]:
-    """Numbers of the steps that begin with an impulse of some trajectory."""
-    if signal.impulses is None:
-        return frozenset()
-    hit = torch.isin(grid.nodes, signal.impulses[0].to(grid.nodes))
-    return frozenset(hit.reshape(-1, hit.shape[-1]).any(dim=0).nonzero().flatten().tolist())
-
-
-def jump(
-    field: Field,
-    signal: Signal | FunctionSignal,
-    t: Tensor,
-    x: Tensor,
-    moves: Tensor | None = None,
-) -> Tensor:
-    """The state just after the impulses at t: the limit of ever shorter pulses of the same area.
-
-    While a short pulse u = dose / width lasts, nothing but B(x) u of the field counts, so the state
-    flows along B(x) dose for unit pseudo-time, with B = df/du. This is x + B dose where B does not
-    depend on x. A field that is not affine in u has no such limit.
-    """
-    if signal.impulses is None:
-        return x
-    times, amounts = signal.impulses
-    now = (times.to(t) == t.unsqueeze(-1)).unsqueeze(-1)
-    dose = torch.where(now, amounts, 0.0).sum(dim=-2).to(x.dtype)
-    hit = (dose != 0).any(dim=-1) if moves is None else (dose != 0).any(dim=-1) & moves
-    if not hit.any():
-        return x
-    base = signal(t).to(x.dtype)
-    dose = dose.expand(*torch.broadcast_shapes(dose.shape, base.shape))
-    base = base.expand(*dose.shape)
-
-    def along(fraction: float, x: Tensor) -> Tensor:
-        return torch.func.jvp(lambda u: field(t, x, u), (base,), (dose,))[1]
-
-    slope = along(0.0, x)
-    with torch.no_grad():
-        found = field(t, x, base + dose) - field(t, x, base)
-        scale = slope.abs().amax(dim=-1, keepdim=True)
-        off = ((found - slope).abs() > 1e-4 * scale + 1e-9).any(dim=-1)
-    if (off & hit).any():
-        raise ArgumentError(
-            "an impulse on an input that enters the vector field nonlinearly has no meaning: its "
-            "effect depends on how long it lasts",
-            fix="give it as a value over a short interval",
-        )
-    # B does not depend on x where it is the same at both ends of its own effect.
-    straight = x + slope
-    is_straight = ((along(0.0, straight) - slope).abs() <= 1e-12 * scale).all(dim=-1)
-    if (is_straight | ~hit).all():
-        return torch.where(hit.unsqueeze(-1), straight, x)
-    curved = x
-    width = x.new_tensor(1 / IMPULSE_STEPS)
-    for _ in range(IMPULSE_STEPS):
-        curved = _rk4_step(along, width, curved)
-    after = torch.where(is_straight.unsqueeze(-1), straight, curved)
-    return torch.where(hit.unsqueeze(-1), after, x)
+def _picked(module: nn.Module, pick: Callable[[Tensor, int], Tensor]) -> nn.Module:
+    """A module whose systems hold picked constants; itself where nothing changes."""
+    axes = {}
+    if isinstance(module, System):
+        axes |= {quantity.name: 1 for quantity in module.constants}
+    if isinstance(module, LinearSystem):
+        axes |= dict.fromkeys("ABCD", 2) | dict.fromkeys(("x0", "u0", "y0"), 1)
+    stored = module._parameters | module._buffers
+    old = {name: stored[name] for name in axes if stored.get(name) is not None}
+    new = {name: pick(tensor, axes[name]) for name, tensor in old.items() if tensor is not None}
+    new = {name: tensor for name, tensor in new.items() if tensor is not old[name]}
+    children = {name: _picked(m, pick) for name, m in module._modules.items() if m is not None}
+    changed = {name: m for name, m in children.items() if m is not module._modules[name]}
+    if not new and not changed:
+        return module
+    copied = copy.copy(module)
+    copied._parameters = {n: p for n, p in module._parameters.items() if n not in new}
+    copied._buffers = module._buffers | new
+    copied._modules = module._modules | changed
+    return copied

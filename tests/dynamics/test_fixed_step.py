@@ -1,6 +1,6 @@
 import torch
 
-from clinode.dynamics.solvers import step_grid
+from clinode.dynamics.fixed_step import step_grid
 
 
 def test_steps_end_at_every_output_time_and_breakpoint_and_are_never_too_long():
