@@ -6,7 +6,7 @@ on all these clocks at once, so it is not the flow of a vector field.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,6 +14,7 @@ from clinode.cohort import IrregularBatch
 from clinode.errors import ArgumentError
 from clinode.sequence.heads import REFERENCE_WINDOW
 from clinode.sequence.layers import linear, matrix
+from clinode.sequence.memory import last_measured
 from clinode.sequence.model import SequenceModel
 from clinode.system import System
 
@@ -57,7 +58,7 @@ class GRUD(SequenceModel):
     ):
         super().__init__(locals())
 
-    def _construct(self, generator: torch.Generator) -> int:
+    def _construct(self, generator: torch.Generator) -> tuple[int, int]:
         hidden, n_variables = self.settings.hidden, len(self.schema.variables)
         n_inputs = len(self.schema.inputs)
         self.fade = nn.Parameter(torch.full((n_variables,), 0.05))
@@ -65,11 +66,8 @@ class GRUD(SequenceModel):
         self.forget = linear(n_variables, hidden, generator, bias=0.0)
         self.inward = linear(2 * n_variables + 2 * n_inputs, 3 * hidden, generator)
         self.recur = matrix(3 * hidden, hidden, generator)
-        self.decoder = linear(hidden, n_variables, generator, bias=0.0)
         self.norm = nn.LayerNorm(hidden)
-        self.register_buffer("latent_low", -torch.ones(hidden))
-        self.register_buffer("latent_high", torch.ones(hidden))
-        return hidden
+        return hidden, hidden
 
     @property
     def latent_system(self) -> System:
@@ -89,15 +87,17 @@ class GRUD(SequenceModel):
         batch: IrregularBatch,
         states: Float[Tensor, "row latent"],
         query_time: Float[Tensor, "batch query"],
+        row: Int64[Tensor, "batch query"],
     ) -> Float[Tensor, "batch query latent"]:
-        row = batch.row_before(query_time)
-        held, known = row.clamp(min=0), (row >= 0).unsqueeze(-1)
-        last = torch.where(batch.mask[held], held.unsqueeze(-1), batch.last_seen[held])
+        last = last_measured(batch, row)
         since = query_time.unsqueeze(-1) - batch.time[last.clamp(min=0)]
-        since = torch.where((last >= 0) & known, since, batch.window).to(batch.dtype)
-        return torch.where(known, states[held] * self._decay(since, batch.window), 0.0)
+        since = torch.where(last >= 0, since, batch.window).to(batch.dtype)
+        faded = states[row.clamp(min=0)] * self._decay(since, batch.window)
+        return torch.where((row >= 0).unsqueeze(-1), faded, 0.0)
 
-    def _features(self, states: Float[Tensor, "*place latent"]) -> Float[Tensor, "*place feature"]:
+    def _features(
+        self, states: Float[Tensor, "*place latent"], remembered: Float[Tensor, "*place variable"]
+    ) -> Float[Tensor, "*place feature"]:
         return self.norm(states)
 
     def _decay(self, since: Tensor, window: float) -> Tensor:
@@ -105,7 +105,7 @@ class GRUD(SequenceModel):
         return torch.exp(-functional.relu(self.forget(scaled)))
 
     def _run(
-        self, batch: IrregularBatch
+        self, batch: IrregularBatch, remembered: Float[Tensor, "row variable"]
     ) -> tuple[Float[Tensor, "row latent"], Float[Tensor, "row latent"]]:
         # a row without an observation keeps the state of the last one, not yet decayed
         pace = REFERENCE_WINDOW / batch.window

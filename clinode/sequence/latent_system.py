@@ -153,6 +153,13 @@ def original_drive(
     return drive.detach().double() / scale
 
 
+def with_rows_of_zeros(
+    matrix: Float[Tensor, "state other"], n_rows: int
+) -> Float[Tensor, "more_states other"]:
+    """The matrix for further states that it does not touch: those of the memory."""
+    return torch.cat([matrix, matrix.new_zeros(n_rows, matrix.shape[1])])
+
+
 def _name_quantities(
     system: LinearLatentSystem | BoundedLatentSystem,
     low: Tensor,

@@ -2,19 +2,23 @@
 
 Between observations the state obeys z' = Lambda z + B u, stable and solved exactly over each
 subject's own gaps. At a row with observations a gate in (0, 1) moves it towards what the
-innovation and the observations say. The decoder y = P z + p that forms the innovation is trained
-to expect the next observation, and is the output map of the latent system.
+innovation and the observations say. Beside it stands a memory h of each variable's last value,
+h' = -d h. The decoder y = P z + R h + p that forms the innovation is trained to expect the next
+observation, and is the output map of the latent system, whose state is (z, h).
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional
 
 from clinode.cohort import IrregularBatch
 from clinode.sequence.diagonal_flow import FilterAlongFlow, response, rotate, transition
 from clinode.sequence.heads import REFERENCE_WINDOW
-from clinode.sequence.latent_system import LinearLatentSystem, original_drive
+from clinode.sequence.latent_system import (
+    LinearLatentSystem,
+    original_drive,
+    with_rows_of_zeros,
+)
 from clinode.sequence.layers import linear, matrix
 from clinode.sequence.model import SequenceModel
 from clinode.system import System
@@ -61,7 +65,7 @@ class LinearLatentODE(SequenceModel):
     ):
         super().__init__(locals())
 
-    def _construct(self, generator: torch.Generator) -> int:
+    def _construct(self, generator: torch.Generator) -> tuple[int, int]:
         modes, n_variables = self.settings.latent, len(self.schema.variables)
         n_inputs, hidden = len(self.schema.inputs), self.settings.hidden
         states = 2 * modes
@@ -71,20 +75,15 @@ class LinearLatentODE(SequenceModel):
         frequency = torch.empty(modes).uniform_(0, MAX_FREQUENCY, generator=generator) * pace
         frequency[::2] = 0.0
         self.frequency = nn.Parameter(frequency)
-        self.fade = nn.Parameter(torch.full((n_variables,), 0.05))  # of what is carried forward
-        self.fade_offset = nn.Parameter(torch.zeros(n_variables))
         n_step = 3 * n_variables + 2 + 2 * n_inputs
         self.gate = linear(n_step, states, generator, bias=-1.0)
         self.aim = linear(n_step, states, generator)
-        self.decoder = linear(states, n_variables, generator, bias=0.0)
         self.gate_state = matrix(states, states, generator)
         self.correct = matrix(states, n_variables, generator)
         self.drive = nn.Parameter(torch.zeros(states, n_inputs))
-        self.read = linear(states, hidden, generator)
+        self.read = linear(states + n_variables, hidden, generator)
         self.norm = nn.LayerNorm(hidden)
-        self.register_buffer("latent_low", -torch.ones(states))
-        self.register_buffer("latent_high", torch.ones(states))
-        return hidden
+        return states, hidden
 
     @property
     def latent_system(self) -> System:
@@ -97,9 +96,10 @@ class LinearLatentODE(SequenceModel):
                 torch.cat([torch.diag(frequency), torch.diag(-decay)], dim=1),
             ]
         )
+        rate = self.memory.rate
         return LinearLatentSystem(
-            turn,
-            original_drive(self.drive, self.schema),
+            torch.block_diag(turn, torch.diag(-rate)),
+            with_rows_of_zeros(original_drive(self.drive, self.schema), len(rate)),
             self.decoder.weight,
             self.decoder.bias,
             low=self.latent_low,
@@ -108,9 +108,9 @@ class LinearLatentODE(SequenceModel):
         )
 
     def _run(
-        self, batch: IrregularBatch
+        self, batch: IrregularBatch, remembered: Float[Tensor, "row variable"]
     ) -> tuple[Float[Tensor, "row latent"], Float[Tensor, "row latent"]]:
-        step = step_inputs(batch, self.fade, self.fade_offset)
+        step = step_inputs(batch, remembered)
         decay = torch.exp(self.log_decay)
         cosine, sine = transition(decay, self.frequency, batch.gap)
         drive = None
@@ -119,6 +119,7 @@ class LinearLatentODE(SequenceModel):
             real, imaginary = response(decay, self.frequency, batch.gap)
             doses = batch.treatments.impulses(batch.n_rows) @ self.drive.T
             drive = rotate(real, imaginary, rates) + doses
+        read_out, recall = self.decoder.weight.split([len(decay) * 2, batch.value.shape[1]], dim=1)
         gate = self.gate(step).masked_fill(~batch.is_observed.unsqueeze(1), -torch.inf)
         return FilterAlongFlow.apply(
             cosine,
@@ -126,9 +127,9 @@ class LinearLatentODE(SequenceModel):
             drive,
             gate,
             torch.tanh(self.aim(step)),
-            batch.value,
+            batch.value - remembered @ recall.T,
             batch.mask.to(batch.dtype),
-            self.decoder.weight,
+            read_out,
             self.decoder.bias,
             self.gate_state,
             self.correct,
@@ -140,8 +141,8 @@ class LinearLatentODE(SequenceModel):
         batch: IrregularBatch,
         states: Float[Tensor, "row latent"],
         query_time: Float[Tensor, "batch query"],
+        row: Int64[Tensor, "batch query"],
     ) -> Float[Tensor, "batch query latent"]:
-        row = batch.row_before(query_time)
         held, known = row.clamp(min=0), row >= 0
         gap = torch.where(known, query_time - batch.time[held], 0.0).to(batch.dtype)
         decay = torch.exp(self.log_decay)
@@ -151,26 +152,24 @@ class LinearLatentODE(SequenceModel):
             flowed = flowed + rotate(*response(decay, self.frequency, gap), given)
         return torch.where(known.unsqueeze(-1), flowed, 0.0)
 
-    def _features(self, states: Float[Tensor, "*place latent"]) -> Float[Tensor, "*place feature"]:
-        return self.norm(self.read(states))
+    def _features(
+        self, states: Float[Tensor, "*place latent"], remembered: Float[Tensor, "*place variable"]
+    ) -> Float[Tensor, "*place feature"]:
+        return self.norm(self.read(torch.cat([states, remembered], dim=-1)))
 
 
 def step_inputs(
-    batch: IrregularBatch,
-    fade: Float[Tensor, " variable"],
-    fade_offset: Float[Tensor, " variable"],
+    batch: IrregularBatch, remembered: Float[Tensor, "row variable"]
 ) -> Float[Tensor, "row step_input"]:
-    """Values with the last one carried forward and fading, mask, ages, time, gap, treatments.
+    """Values, remembered where not measured, mask, ages, time, gap, treatments.
 
     Times enter in hours of a 48-hour window, whatever the window's own length.
     """
     pace = REFERENCE_WINDOW / batch.window
     since = batch.since_observed * pace
-    kept = torch.exp(-functional.relu(fade * since + fade_offset))
     mask = batch.mask.to(batch.dtype)
-    value = torch.where(batch.mask, batch.value, batch.carried * kept)
     columns = [
-        value,
+        torch.where(batch.mask, batch.value, remembered),
         mask,
         torch.log1p(since.clamp(min=0)) / 4,
         (batch.time / batch.window).to(batch.dtype).unsqueeze(1),

@@ -1,7 +1,8 @@
 """The face of every sequence model: what `fit`, `explain` and the engine of systems may ask of one.
 
 A model is a configuration until `build` fixes its sizes. Families differ in how they run through a
-record (`_run`, `_carry`) and in their field; towers, heads and losses are shared (`heads.py`).
+record (`_run`, `_carry`) and in their field. A memory of last values (`memory.py`), the decoder,
+towers, heads and losses (`heads.py`) are shared; a latent state is a family's own with the memory.
 """
 
 import inspect
@@ -11,15 +12,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from clinode.cohort import Classify, Forecast, IrregularBatch, PackedRecords, Preprocessor, Task
 from clinode.errors import ArgumentError
-from clinode.sequence.heads import ClassificationHead, ForecastHead, expectation_loss
+from clinode.sequence.heads import (
+    REFERENCE_WINDOW,
+    ClassificationHead,
+    ForecastHead,
+    expectation_loss,
+)
+from clinode.sequence.layers import linear
+from clinode.sequence.memory import Memory
 from clinode.sequence.readout import Encoding, Prepared, Readout, in_batches
 from clinode.system import System
 
+RECALLED = 0.7  # of the last value in the next one expected, at the start
 RANGE_QUANTILES = (0.005, 0.995)  # of the training part's latent states
 RECOMMENDED = {  # what hyper-parameters of None stand for, found on PhysioNet-2012 set a
     Classify: {
@@ -58,6 +67,7 @@ class SequenceModel(nn.Module, ABC):
     schema: Preprocessor
     task: Task
     head: ClassificationHead | ForecastHead
+    memory: Memory
     decoder: nn.Linear
     latent_low: Tensor
     latent_high: Tensor
@@ -83,7 +93,8 @@ class SequenceModel(nn.Module, ABC):
         """A copy with its sizes fixed and its parameters drawn from `generator`, in float32."""
         built = type(self)(**vars(self.settings))
         built.schema, built.task = schema, task
-        n_features = built._construct(generator)
+        n_states, n_features = built._construct(generator)
+        built._construct_decoder(n_states, generator)
         chosen = vars(built.settings)
         shared = {
             name: recommended if chosen[name] is None else chosen[name]
@@ -162,19 +173,24 @@ class SequenceModel(nn.Module, ABC):
 
     def encode(self, batch: IrregularBatch) -> Encoding:
         """Run through the records; rows without an observation only flow."""
-        states, before = self._run(batch)
+        remembered = self.memory.before(batch)
+        states, before = self._run(batch, remembered)
+        held = torch.where(batch.mask, batch.value, remembered)
         asked = batch.prediction_time.unsqueeze(1)
         if batch.query_time is not None:
             asked = torch.cat(
                 [asked, torch.where(batch.query_time.isnan(), asked, batch.query_time)], 1
             )
-        carried = self._features(self._carry(batch, states, asked))
+        row = batch.row_before(asked)
+        carried = self._features(
+            self._carry(batch, states, asked, row), self.memory.at(batch, asked, row)
+        )
         return Encoding(
             is_observed=batch.is_observed,
-            features=self._features(states),
+            features=self._features(states, held),
             at_prediction=carried[:, 0],
             at_query=carried[:, 1:],
-            next_observation=self.decoder(before),
+            next_observation=self.decoder(torch.cat([before, remembered], dim=1)),
         )
 
     def latent(
@@ -186,18 +202,34 @@ class SequenceModel(nn.Module, ABC):
         running at the prediction time is held. Before the first row it is the starting state, 0.
         """
         self._require_built()
-        states, _ = self._run(batch)
-        return self._carry(batch, states, query_time)
+        states, _ = self._run(batch, self.memory.before(batch))
+        row = batch.row_before(query_time)
+        core = self._carry(batch, states, query_time, row)
+        return torch.cat([core, self.memory.at(batch, query_time, row)], dim=2)
+
+    def _construct_decoder(self, n_states: int, generator: torch.Generator) -> None:
+        n_variables = len(self.schema.variables)
+        self.memory = Memory(n_variables, REFERENCE_WINDOW / self.schema.window)
+        self.decoder = linear(n_states + n_variables, n_variables, generator, bias=0.0)
+        with torch.no_grad():
+            self.decoder.weight[:, n_states:] = RECALLED * torch.eye(n_variables)
+        self.register_buffer("latent_low", -torch.ones(n_states + n_variables))
+        self.register_buffer("latent_high", torch.ones(n_states + n_variables))
 
     @abstractmethod
-    def _construct(self, generator: torch.Generator) -> int:
-        """Make parameters and buffers for `self.schema`; gives the number of features of a row."""
+    def _construct(self, generator: torch.Generator) -> tuple[int, int]:
+        """Make parameters for `self.schema`; gives the numbers of own states and of features."""
 
     @abstractmethod
     def _run(
-        self, batch: IrregularBatch
+        self, batch: IrregularBatch, remembered: Float[Tensor, "row variable"]
     ) -> tuple[Float[Tensor, "row latent"], Float[Tensor, "row latent"]]:
-        """Latent states after and just before the observations of each row."""
+        """A family's own states after and just before the observations of each row.
+
+        Args:
+            batch: The records.
+            remembered: The memory just before each row.
+        """
 
     @abstractmethod
     def _carry(
@@ -205,12 +237,15 @@ class SequenceModel(nn.Module, ABC):
         batch: IrregularBatch,
         states: Float[Tensor, "row latent"],
         query_time: Float[Tensor, "batch query"],
+        row: Int64[Tensor, "batch query"],
     ) -> Float[Tensor, "batch query latent"]:
         """States carried from the last row at or before each asked time to that time."""
 
     @abstractmethod
-    def _features(self, states: Float[Tensor, "*place latent"]) -> Float[Tensor, "*place feature"]:
-        """What the heads read of a state."""
+    def _features(
+        self, states: Float[Tensor, "*place latent"], remembered: Float[Tensor, "*place variable"]
+    ) -> Float[Tensor, "*place feature"]:
+        """What the heads read of a family's own states, and of the memory."""
 
     @property
     @abstractmethod

@@ -11,12 +11,16 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch
 from clinode.sequence.heads import REFERENCE_WINDOW
-from clinode.sequence.latent_system import BoundedLatentSystem, original_drive
+from clinode.sequence.latent_system import (
+    BoundedLatentSystem,
+    original_drive,
+    with_rows_of_zeros,
+)
 from clinode.sequence.layers import linear, matrix
 from clinode.sequence.linear_latent_ode import step_inputs
 from clinode.sequence.model import SequenceModel
@@ -64,7 +68,7 @@ class ODERNN(SequenceModel):
     ):
         super().__init__(locals())
 
-    def _construct(self, generator: torch.Generator) -> int:
+    def _construct(self, generator: torch.Generator) -> tuple[int, int]:
         hidden, inner = self.settings.hidden, self.settings.field_hidden
         n_variables, n_inputs = len(self.schema.variables), len(self.schema.inputs)
         pace = REFERENCE_WINDOW / self.schema.window
@@ -76,24 +80,20 @@ class ODERNN(SequenceModel):
         n_step = 3 * n_variables + 2 + 2 * n_inputs
         self.inward = linear(n_step, 3 * hidden, generator)
         self.recur = matrix(3 * hidden, hidden, generator)
-        self.decoder = linear(hidden, n_variables, generator, bias=0.0)
-        self.fade = nn.Parameter(torch.full((n_variables,), 0.05))
-        self.fade_offset = nn.Parameter(torch.zeros(n_variables))
         self.norm = nn.LayerNorm(hidden)
-        self.register_buffer("latent_low", -torch.ones(hidden))
-        self.register_buffer("latent_high", torch.ones(hidden))
-        return hidden
+        return hidden, hidden
 
     @property
     def latent_system(self) -> System:
         """x' = -a x + W tanh(U x + b) + B u, y = the decoded variables in original units."""
         self._require_built()
+        rate = self.memory.rate
         return BoundedLatentSystem(
-            torch.exp(self.log_decay),
-            self.push,
-            self.bend,
+            torch.cat([torch.exp(self.log_decay), rate]),
+            with_rows_of_zeros(self.push, len(rate)),
+            with_rows_of_zeros(self.bend.T, len(rate)).T,
             self.bend_offset,
-            original_drive(self.drive, self.schema),
+            with_rows_of_zeros(original_drive(self.drive, self.schema), len(rate)),
             self.decoder.weight,
             self.decoder.bias,
             low=self.latent_low,
@@ -106,8 +106,8 @@ class ODERNN(SequenceModel):
         batch: IrregularBatch,
         states: Float[Tensor, "row latent"],
         query_time: Float[Tensor, "batch query"],
+        row: Int64[Tensor, "batch query"],
     ) -> Float[Tensor, "batch query latent"]:
-        row = batch.row_before(query_time)
         held, known = row.clamp(min=0), row >= 0
         gap = torch.where(known, query_time - batch.time[held], 0.0).to(batch.dtype).flatten()
         drive = None
@@ -117,7 +117,9 @@ class ODERNN(SequenceModel):
         flowed = self._flow(states[held].flatten(0, 1), steps, drive)
         return torch.where(known.unsqueeze(-1), flowed.unflatten(0, row.shape), 0.0)
 
-    def _features(self, states: Float[Tensor, "*place latent"]) -> Float[Tensor, "*place feature"]:
+    def _features(
+        self, states: Float[Tensor, "*place latent"], remembered: Float[Tensor, "*place variable"]
+    ) -> Float[Tensor, "*place feature"]:
         return self.norm(states)
 
     def _steps(self, gap: Float[Tensor, " row"]) -> "ExponentialSteps":
@@ -147,9 +149,9 @@ class ODERNN(SequenceModel):
         return x
 
     def _run(
-        self, batch: IrregularBatch
+        self, batch: IrregularBatch, remembered: Float[Tensor, "row variable"]
     ) -> tuple[Float[Tensor, "row latent"], Float[Tensor, "row latent"]]:
-        inward = self.inward(step_inputs(batch, self.fade, self.fade_offset))
+        inward = self.inward(step_inputs(batch, remembered))
         observed = batch.is_observed.unsqueeze(1).to(batch.dtype)
         parts = [part.split(batch.sizes) for part in (inward, observed)]
         steps = [part.split(batch.sizes) for part in self._steps(batch.gap)]

@@ -125,6 +125,7 @@ def test_the_error_of_the_decoder_is_the_mean_square_over_measured_values(fitted
     assert told["model"]["value"] == pytest.approx(error / count, rel=1e-5)
     assert told["carried_forward"]["value"] == pytest.approx(carried / count, rel=1e-5)
     assert told["model"]["low"] < told["model"]["value"] < told["model"]["high"]
+    assert told["difference"]["high"] < 0  # better than the last value
 
 
 def test_a_forecast_is_measured_on_every_later_observation_within_the_horizon(forecaster, held_out):
