@@ -1,121 +1,180 @@
-"""Dormand-Prince 5(4) by torchdiffeq, one trajectory at a time, watched from outside.
+"""Adaptive methods: each trajectory chooses its own steps.
 
-torchdiffeq shares its step size over a batch, so a trajectory would depend on its mates; and it
-checks itself by bare asserts that print the state and vanish under `python -O`. Here each
-trajectory is solved alone, between the breakpoints of its input, and every step is watched.
+"dopri5" for what is not stiff, "rosenbrock" for what is. The loop is in `clinode.dynamics.walk`,
+one step in `runge_kutta` and `rosenbrock`.
 """
 
-import contextlib
-import math
-import time
-
 import torch
-import torchdiffeq
 from torch import Tensor
 
-from .solvers import Limits, Problem, Solution, Status, jump
+from clinode.errors import ArgumentError
+from clinode.system import Signal, System
+
+from .rosenbrock import rodas4, rodas4_curve
+from .runge_kutta import dormand_prince, dormand_prince_curve
+from .solvers import Limits, Problem, Solution, Status, select
+from .walk import Method, Tolerance, Walk
+
+ADAPTIVE = {
+    "dopri5": Method(dormand_prince, dormand_prince_curve, order=5, n_evaluations=6),
+    "rosenbrock": Method(rodas4, rodas4_curve, order=4, n_evaluations=6),
+}
 
 
-def solve_dopri5(
-    problem: Problem, *, rtol: float = 1e-6, atol: float = 1e-9, limits: Limits | None = None
+def solve_adaptive(
+    system: System,
+    problem: Problem,
+    *,
+    method: str = "dopri5",
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    limits: Limits | None = None,
 ) -> Solution:
-    """Dormand-Prince 5(4) of torchdiffeq for one trajectory (a problem without batch axes).
-
-    Its steps end at the breakpoints of the input.
+    """Solve with steps whose estimated error is at most atol + rtol |x|.
 
     Args:
-        problem: What to solve; `x0` is (state,).
+        system: Whose field is solved, with its events.
+        problem: What to solve.
+        method: A key of `ADAPTIVE`.
         rtol: Relative tolerance of one step, in the root mean square over the states.
         atol: Absolute tolerance, in the states' units.
         limits: Steps and wall time.
+
+    Raises:
+        ArgumentError: Tolerances that are not positive.
     """
-    watched = _Watched(problem, limits or Limits())
-    times = problem.times.tolist()
-    breaks = problem.signal.breakpoints.tolist()
-    inside = sorted({t for t in breaks if times[0] < t < times[-1]})
-    ends = [*inside, times[-1]] if len(times) > 1 else []
-    x, start, states = problem.x0, times[0], [problem.x0]
-    status = Status.OK
-    try:
-        for end in ends:
-            at = problem.times.new_tensor(start)
-            x = jump(problem.field, problem.signal, at, x)
-            outputs = [t for t in times if start < t <= end]
-            found = watched.solve(x, start, end, outputs, rtol, atol)
-            states += found[: len(outputs)]
-            x, start = found[-1], end
-    except _Stopped as stop:
-        status = stop.status
-        outputs = [t for t in times if start < t <= watched.reached]
-        if outputs and status is not Status.WALL_TIME:
-            # torchdiffeq keeps nothing of a failed call: the same steps again, up to that output.
-            retry = _Watched(problem, Limits(max_steps=watched.limits.max_steps))
-            with contextlib.suppress(_Stopped):
-                states += retry.solve(x, start, outputs[-1], outputs, rtol, atol)
-    missing = [torch.full_like(problem.x0, math.nan)] * (len(times) - len(states))
+    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
+        raise ArgumentError(f"tolerances must be positive, got rtol {rtol} and atol {atol}")
+    flat = flattened(system, problem)
+    return walk(flat, problem, ADAPTIVE[method], _stops(flat), Tolerance(rtol, atol), limits)
+
+
+def walk(
+    flat: Problem,
+    problem: Problem,
+    method: Method,
+    stops: Tensor,
+    tolerance: Tolerance | None = None,
+    limits: Limits | None = None,
+) -> Solution:
+    """Walk the rows of a flattened problem; again, where gradients are asked for.
+
+    Args:
+        flat: `problem`, with one batch axis.
+        problem: Gives the batch axes of the solution.
+        method: How to step.
+        stops: (row, stop) or (stop,): where steps must end.
+        tolerance: Of an adaptive method.
+        limits: Steps and wall time.
+    """
+    tolerance, limits = tolerance or Tolerance(), limits or Limits()
+    if flat.times.shape[-1] == 1:
+        return _at_start(flat, problem)
+    with torch.no_grad():
+        forward = Walk(flat, method, stops, tolerance, limits)
+        solution = forward.run()
+    if torch.is_grad_enabled() and wants_gradient(flat):
+        chosen = solution.status == Status.OK
+        solution = _again(forward, solution, chosen, stops.expand(len(flat.x0), -1))
+    return _shaped(solution, problem.batch)
+
+
+def flattened(system: System, problem: Problem) -> Problem:
+    """The same problem with one batch axis, and the system as its field.
+
+    Raises:
+        ArgumentError: A batch axis on something else than constants, input, start and times.
+    """
+    batch = problem.batch
+    if len(batch) > 1:
+        everything = torch.ones(batch, dtype=torch.bool, device=problem.x0.device)
+        flat = select(system, problem, everything)
+    elif not batch:
+        flat = Problem(system, problem.x0.unsqueeze(0), problem.times, problem.signal)
+    else:
+        flat = Problem(system, problem.x0, problem.times, problem.signal)
+    start = flat.times[..., 0].expand(len(flat.x0))
+    with torch.no_grad():
+        u = flat.signal(start).to(flat.x0.dtype)
+        shape = flat.field(start, flat.x0, u).shape
+    if shape != flat.x0.shape:
+        raise ArgumentError(
+            f"{type(system).__name__} has batch axes that are not those of its constants",
+            fix="give every batched value as a constant, or simulate its members one by one",
+        )
+    return flat
+
+
+def wants_gradient(problem: Problem) -> bool:
+    """Whether anything of a flattened problem carries gradients."""
+    signal, system = problem.signal, problem.field
+    tensors = [problem.x0, signal(problem.times[..., 0])]
+    if isinstance(signal, Signal) and signal.impulses is not None:
+        tensors += signal.impulses
+    if isinstance(system, System):
+        tensors += [*system.parameters(), *system.buffers()]
+    return any(tensor.requires_grad for tensor in tensors)
+
+
+def _stops(flat: Problem) -> Tensor:
+    """Breakpoints inside each row's times, then its end; infinity behind it."""
+    n = len(flat.x0)
+    times = flat.times.expand(n, -1)
+    breaks = flat.signal.breakpoints.to(times)
+    breaks = breaks.expand(n, breaks.shape[-1])
+    inside = (breaks > times[:, :1]) & (breaks < times[:, -1:])
+    kept = torch.where(inside, breaks, torch.inf)
+    return torch.cat([kept, times[:, -1:]], dim=-1).sort(dim=-1).values
+
+
+def _again(forward: Walk, solution: Solution, chosen: Tensor, stops: Tensor) -> Solution:
+    """The solution with the graph of the chosen rows, by the steps that they took."""
+    if not chosen.any():
+        return solution
+    whole = forward.whole
+    part = select(whole.field, whole, chosen)
+    plan = forward.record.plan(chosen)
+    second = Walk(part, forward.method, stops[chosen], forward.tolerance, Limits(), plan).run()
+    states = solution.states.clone()
+    states[chosen] = second.states
+    events = solution.events
+    if events is not None and second.events is not None:
+        time, mine = events.time.clone(), chosen[events.trajectory]
+        time[mine] = second.events.time
+        events = type(events)(events.trajectory, time, events.kind)
     return Solution(
-        torch.stack([*states, *missing]),
-        torch.tensor(status.value, device=problem.x0.device),
-        problem.times.new_tensor(times[-1] if status is Status.OK else watched.reached),
-        torch.tensor(watched.n_evaluations, device=problem.x0.device),
+        states,
+        solution.status,
+        solution.reached,
+        solution.n_evaluations,
+        solution.width,
+        events,
     )
 
 
-class _Stopped(Exception):
-    """Carries a status out of torchdiffeq."""
+def _at_start(flat: Problem, problem: Problem) -> Solution:
+    """With one output time there is nothing to solve."""
+    n = len(flat.x0)
+    none = torch.zeros(n, dtype=torch.int64, device=flat.x0.device)
+    start = flat.times[..., 0].expand(n)
+    walked = Walk(flat, ADAPTIVE["dopri5"], start.unsqueeze(-1), Tolerance(), Limits())
+    events = walked.record.happenings() if walked.guards is not None else None
+    states = flat.x0.unsqueeze(-2)
+    return _shaped(Solution(states, none, start, none, 0 * start, events), problem.batch)
 
-    def __init__(self, status: Status):
-        super().__init__(status.words)
-        self.status = status
 
+def _shaped(solution: Solution, batch: torch.Size) -> Solution:
+    """With the batch axes of the problem instead of one."""
 
-class _Watched:
-    """The field of one trajectory as torchdiffeq calls it, with every step watched."""
+    def shaped(tensor: Tensor) -> Tensor:
+        return tensor.reshape((*batch, *tensor.shape[1:]))
 
-    def __init__(self, problem: Problem, limits: Limits):
-        self.problem = problem
-        self.limits = limits
-        self.deadline = time.monotonic() + limits.wall_time_seconds
-        self.reached = float(problem.times[0])
-        self.n_evaluations = 0
-        self.n_steps = 0
-        self.middle = problem.times[0]
-
-    def solve(
-        self, x: Tensor, start: float, end: float, outputs: list[float], rtol: float, atol: float
-    ) -> list[Tensor]:
-        """States at the output times and, last, at the end of a piece without breakpoints."""
-        self.middle = self.problem.times.new_tensor((start + end) / 2)
-        grid = [start, *outputs] if outputs and outputs[-1] == end else [start, *outputs, end]
-        t = self.problem.times.new_tensor(grid)
-        states = torchdiffeq.odeint(
-            self, x, t, rtol=rtol, atol=atol, method="dopri5", options={"step_t": t[-1:]}
-        )
-        if not isinstance(states, Tensor) or not states.isfinite().all():
-            raise _Stopped(Status.NOT_FINITE)
-        self.reached = end
-        return list(states[1:])
-
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
-        self.n_evaluations += 1
-        u = self.problem.signal(t, within=self.middle)
-        rate = self.problem.field(t, x, u.to(x.dtype))
-        if not rate.isfinite().all():
-            raise _Stopped(Status.NOT_FINITE)
-        return rate
-
-    def callback_step(self, t: Tensor, x: Tensor, width: Tensor) -> None:
-        """Called by torchdiffeq before each attempted step."""
-        self.n_steps += 1
-        if not x.isfinite().all():
-            raise _Stopped(Status.NOT_FINITE)
-        if not t + width > t:
-            raise _Stopped(Status.STEP_UNDERFLOW)
-        if self.n_steps > self.limits.max_steps:
-            raise _Stopped(Status.STEP_BUDGET)
-        if time.monotonic() > self.deadline:
-            raise _Stopped(Status.WALL_TIME)
-
-    def callback_accept_step(self, t: Tensor, x: Tensor, width: Tensor) -> None:
-        """Called by torchdiffeq after each accepted step, with the time where it began."""
-        self.reached = float((t + width).detach())
+    width = None if solution.width is None else shaped(solution.width)
+    return Solution(
+        shaped(solution.states),
+        shaped(solution.status),
+        shaped(solution.reached),
+        shaped(solution.n_evaluations),
+        width,
+        solution.events,
+    )

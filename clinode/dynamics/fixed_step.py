@@ -15,12 +15,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clinode.errors import ArgumentError
-from clinode.system import FunctionSignal, Signal
+from clinode.system import FunctionSignal, Signal, System
 
+from .adaptive import flattened, walk
 from .impulses import jump
+from .runge_kutta import Rate, Step, hermite_curve
 from .solvers import Limits, Problem, Solution, Status
+from .walk import Method
 
-Advance = Callable[[Tensor, Tensor, Tensor], Tensor]
+Advance = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (k, start, width, x) -> x at its end
+Settle = Callable[[Tensor, Tensor, Tensor], Tensor]  # (t, x, who has just arrived) -> x
+OneStep = Callable[[Callable[[float, Tensor], Tensor], Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,22 +73,33 @@ def step_grid(
 
 
 def solve_fixed(
-    problem: Problem, *, step: float, method: str = "rk4", limits: Limits | None = None
+    system: System,
+    problem: Problem,
+    *,
+    step: float,
+    method: str = "rk4",
+    limits: Limits | None = None,
 ) -> Solution:
     """Explicit Runge-Kutta with steps of at most `step`; differentiable.
 
+    A system with events takes the loop of `clinode.dynamics.walk`, where an event cuts a step.
+
     Args:
+        system: Whose field is solved, with its events.
         problem: What to solve.
         step: Largest step, in time units.
-        method: A key of `FIXED_STEP`: "rk4" (order 4) or "midpoint" (order 2).
+        method: A key of `FIXED_STEP`: "rk4" (order 4), "midpoint", "heun" (order 2) or "euler".
         limits: Wall time.
     """
     one_step, n_stages = FIXED_STEP[method]
     signal = problem.signal
     grid = step_grid(problem.times, signal.breakpoints.to(problem.times), step)
-    jumps = _jump_steps(signal, grid)
+    if system.events:
+        through = Method(_attempt(one_step), hermite_curve, order=0, n_evaluations=n_stages)
+        return walk(flattened(system, problem), problem, through, _rows(grid.nodes), limits=limits)
+    jumps = jump_steps(signal, grid)
 
-    def advance(start: Tensor, width: Tensor, x: Tensor) -> Tensor:
+    def advance(k: int, start: Tensor, width: Tensor, x: Tensor) -> Tensor:
         middle = start + width / 2
         held = signal(middle) if isinstance(signal, Signal) and signal.hold == "previous" else None
 
@@ -94,7 +110,7 @@ def solve_fixed(
 
         return one_step(rate, width.to(x.dtype).unsqueeze(-1), x)
 
-    return _march(advance, problem, grid, n_stages, limits or Limits(), jumps)
+    return march(advance, problem, grid, n_stages, limits or Limits(), jumps)
 
 
 def iterate(problem: Problem, *, step: float, limits: Limits | None = None) -> Solution:
@@ -114,17 +130,44 @@ def iterate(problem: Problem, *, step: float, limits: Limits | None = None) -> S
     index = torch.arange(longest + 1, device=steps.device).minimum(steps[..., -1:])
     grid = Grid(counts[..., :1] + index, steps)
 
-    def advance(start: Tensor, width: Tensor, x: Tensor) -> Tensor:
+    def advance(k: int, start: Tensor, width: Tensor, x: Tensor) -> Tensor:
         return problem.field(start, x, signal(start * step).to(x.dtype))
 
-    solution = _march(advance, problem, grid, 1, limits or Limits(), frozenset())
+    solution = march(advance, problem, grid, 1, limits or Limits(), frozenset())
     return Solution(
         solution.states, solution.status, solution.reached * step, solution.n_evaluations
     )
 
 
+def _rows(nodes: Tensor) -> Tensor:
+    """Batch axes as one; none where all trajectories share the steps."""
+    return nodes.reshape(-1, nodes.shape[-1]) if nodes.ndim > 1 else nodes
+
+
+def _attempt(one_step: OneStep) -> Callable[..., Step]:
+    """A fixed step as the loop through events takes it: it knows the slope at the start."""
+
+    def step(rate: Rate, t: Tensor, h: Tensor, x: Tensor, slope: Tensor) -> Step:
+        def within(fraction: float, x: Tensor) -> Tensor:
+            return rate(t + fraction * h, x) if fraction else slope
+
+        width = h.to(x.dtype).unsqueeze(-1)
+        return Step(one_step(within, width, x), None, None, (slope,))
+
+    return step
+
+
+def _euler_step(rate: Callable[[float, Tensor], Tensor], h: Tensor, x: Tensor) -> Tensor:
+    return x + h * rate(0.0, x)
+
+
 def _midpoint_step(rate: Callable[[float, Tensor], Tensor], h: Tensor, x: Tensor) -> Tensor:
     return x + h * rate(0.5, x + h / 2 * rate(0.0, x))
+
+
+def _heun_step(rate: Callable[[float, Tensor], Tensor], h: Tensor, x: Tensor) -> Tensor:
+    k1 = rate(0.0, x)
+    return x + h / 2 * (k1 + rate(1.0, x + h * k1))
 
 
 def _rk4_step(rate: Callable[[float, Tensor], Tensor], h: Tensor, x: Tensor) -> Tensor:
@@ -135,18 +178,34 @@ def _rk4_step(rate: Callable[[float, Tensor], Tensor], h: Tensor, x: Tensor) -> 
     return x + h / 6 * (k1 + 2 * (k2 + k3) + k4)
 
 
-FIXED_STEP = {"rk4": (_rk4_step, 4), "midpoint": (_midpoint_step, 2)}  # and field calls a step
+FIXED_STEP: dict[str, tuple[OneStep, int]] = {  # and field calls a step
+    "rk4": (_rk4_step, 4),
+    "midpoint": (_midpoint_step, 2),
+    "heun": (_heun_step, 2),
+    "euler": (_euler_step, 1),
+}
 
 
-def _march(
+def march(
     advance: Advance,
     problem: Problem,
     grid: Grid,
     n_stages: int,
     limits: Limits,
     jumps: frozenset[int],
+    settle: Settle | None = None,
 ) -> Solution:
-    """Take the steps of a grid; a trajectory whose next state is not finite stays where it is."""
+    """Take the steps of a grid; a trajectory whose next state is not finite stays where it is.
+
+    Args:
+        advance: One step of all trajectories.
+        problem: What to solve.
+        grid: Its steps.
+        n_stages: Evaluations of the field a step.
+        limits: Wall time.
+        jumps: Numbers of the steps that begin with an impulse.
+        settle: What happens to states at the end of a step, after they were read.
+    """
     batch, longest = problem.batch, grid.nodes.shape[-1] - 1
     deadline = time.monotonic() + limits.wall_time_seconds
     kept = grid.counts.unique()
@@ -163,13 +222,15 @@ def _march(
             saved += [x] * (len(kept) - len(saved))
             break
         after = jump(problem.field, problem.signal, start, x, moves) if k in jumps else x
-        candidate = advance(start, width, after)
+        candidate = advance(k, start, width, after)
         finite = candidate.isfinite().all(dim=-1)
         stopped = torch.where(moves & ~finite, k, stopped)
         status = torch.where(moves & ~finite, Status.NOT_FINITE.value, status)
         x = torch.where((moves & finite).unsqueeze(-1), candidate, x)
         if k + 1 in wanted:
             saved.append(x)
+        if settle is not None:
+            x = settle(grid.nodes[..., k + 1], x, moves & finite)
     counts = grid.counts.expand(*batch, -1)
     index = torch.searchsorted(kept, counts.contiguous()).unsqueeze(-1)
     states = torch.stack(saved, dim=-2).gather(-2, index.expand(*index.shape[:-1], x.shape[-1]))
@@ -179,7 +240,7 @@ def _march(
     return Solution(states, status, reached, n_stages * counts[..., -1].minimum(stopped + 1))
 
 
-def _jump_steps(signal: Signal | FunctionSignal, grid: Grid) -> frozenset[int]:
+def jump_steps(signal: Signal | FunctionSignal, grid: Grid) -> frozenset[int]:
     """Numbers of the steps that begin with an impulse of some trajectory."""
     if signal.impulses is None:
         return frozenset()

@@ -2,7 +2,9 @@
 
 torchdiffeq shares its step size over a batch, so a trajectory would depend on its mates; and it
 checks itself by bare asserts that print the state and vanish under `python -O`. Here each
-trajectory is solved alone, between the breakpoints of its input, and every step is watched.
+trajectory is solved alone, between the breakpoints of its input, and every step is watched. The
+reference for our own methods, and the way to its adjoint equation: gradients that store no steps,
+as exact as the tolerances, also of the solution backward in time.
 """
 
 import contextlib
@@ -15,26 +17,58 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
-from clinode.system import System
+from clinode.errors import ArgumentError, SolverError
+from clinode.system import Signal, System
 
 from .impulses import jump
 from .solvers import Limits, Problem, Solution, Status, select
+from .walk import HOPELESS, PATIENCE
+
+REFERENCE = ("torchdiffeq", "torchdiffeq_adjoint")
 
 
-def solve_dopri5(
-    problem: Problem, *, rtol: float = 1e-6, atol: float = 1e-9, limits: Limits | None = None
+def solve_reference(
+    system: System,
+    problem: Problem,
+    *,
+    method: str = "torchdiffeq",
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    limits: Limits | None = None,
 ) -> Solution:
-    """Dormand-Prince 5(4) of torchdiffeq for one trajectory (a problem without batch axes).
-
-    Its steps end at the breakpoints of the input.
+    """A batch by the Dormand-Prince 5(4) of torchdiffeq, one trajectory after the other.
 
     Args:
-        problem: What to solve; `x0` is (state,).
+        system: Whose field is solved.
+        problem: What to solve.
+        method: One of `REFERENCE`; the adjoint differs in its gradients only.
         rtol: Relative tolerance of one step, in the root mean square over the states.
         atol: Absolute tolerance, in the states' units.
-        limits: Steps and wall time.
+        limits: Steps of each, and wall time of all.
+
+    Raises:
+        ArgumentError: Tolerances that are not positive.
     """
-    watched = _Watched(problem, limits or Limits())
+    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
+        raise ArgumentError(f"tolerances must be positive, got rtol {rtol} and atol {atol}")
+    limits = limits or Limits()
+    deadline = time.monotonic() + limits.wall_time_seconds
+    solve = torchdiffeq.odeint if method == "torchdiffeq" else torchdiffeq.odeint_adjoint
+    parts = []
+    for index in np.ndindex(*problem.batch):
+        left = max(deadline - time.monotonic(), 1e-9)
+        own = Limits(max_steps=limits.max_steps, wall_time_seconds=left)
+        parts.append(_solve_one(select(system, problem, index), solve, rtol, atol, own))
+    fields = ("states", "status", "reached", "n_evaluations")
+    stacked = [torch.stack([getattr(part, name) for part in parts]) for name in fields]
+    return Solution(*(part.reshape((*problem.batch, *part.shape[1:])) for part in stacked))
+
+
+def _solve_one(
+    problem: Problem, integrate: Callable[..., Tensor], rtol: float, atol: float, limits: Limits
+) -> Solution:
+    """One trajectory (a problem without batch axes), piece by piece between its breakpoints."""
+    watched = _Watched(problem, integrate, limits)
     times = problem.times.tolist()
     breaks = problem.signal.breakpoints.tolist()
     inside = sorted({t for t in breaks if times[0] < t < times[-1]})
@@ -54,7 +88,7 @@ def solve_dopri5(
         outputs = [t for t in times if start < t <= watched.reached]
         if outputs and status is not Status.WALL_TIME:
             # torchdiffeq keeps nothing of a failed call: the same steps again, up to that output.
-            retry = _Watched(problem, Limits(max_steps=watched.limits.max_steps))
+            retry = _Watched(problem, integrate, Limits(max_steps=limits.max_steps))
             with contextlib.suppress(_Stopped):
                 states += retry.solve(x, start, outputs[-1], outputs, rtol, atol)
     missing = [torch.full_like(problem.x0, math.nan)] * (len(times) - len(states))
@@ -66,32 +100,27 @@ def solve_dopri5(
     )
 
 
-def one_by_one(system: System, problem: Problem, solve: Callable[[Problem], Solution]) -> Solution:
-    """A batch solved trajectory by trajectory, by a solver that knows no batches."""
-    parts = [solve(select(system, problem, index)) for index in np.ndindex(*problem.batch)]
-    fields = ("states", "status", "reached", "n_evaluations")
-    stacked = [torch.stack([getattr(part, name) for part in parts]) for name in fields]
-    return Solution(*(part.reshape((*problem.batch, *part.shape[1:])) for part in stacked))
-
-
-class _Stopped(Exception):
-    """Carries a status out of torchdiffeq."""
+class _Stopped(SolverError):
+    """Carries a status out of torchdiffeq; an error to the caller where its adjoint meets it."""
 
     def __init__(self, status: Status):
-        super().__init__(status.words)
+        super().__init__(f"the solution of the adjoint equation ended: {status.words}")
         self.status = status
 
 
 class _Watched:
     """The field of one trajectory as torchdiffeq calls it, with every step watched."""
 
-    def __init__(self, problem: Problem, limits: Limits):
+    def __init__(self, problem: Problem, integrate: Callable[..., Tensor], limits: Limits):
         self.problem = problem
+        self.integrate = integrate
         self.limits = limits
         self.deadline = time.monotonic() + limits.wall_time_seconds
         self.reached = float(problem.times[0])
         self.n_evaluations = 0
-        self.n_steps = 0
+        self.n_steps = 0  # since `since`, the last output time behind
+        self.since = self.reached
+        self.times = problem.times.tolist()
         self.middle = problem.times[0]
 
     def solve(
@@ -101,13 +130,22 @@ class _Watched:
         self.middle = self.problem.times.new_tensor((start + end) / 2)
         grid = [start, *outputs] if outputs and outputs[-1] == end else [start, *outputs, end]
         t = self.problem.times.new_tensor(grid)
-        states = torchdiffeq.odeint(
-            self, x, t, rtol=rtol, atol=atol, method="dopri5", options={"step_t": t[-1:]}
-        )
+        options = {"rtol": rtol, "atol": atol, "method": "dopri5", "options": {"step_t": t[-1:]}}
+        if self.integrate is not torchdiffeq.odeint:
+            options["adjoint_params"] = self._live()
+        states = self.integrate(self, x, t, **options)
         if not isinstance(states, Tensor) or not states.isfinite().all():
             raise _Stopped(Status.NOT_FINITE)
         self.reached = end
         return list(states[1:])
+
+    def _live(self) -> tuple[Tensor, ...]:
+        """What the gradient is taken with respect to, besides the start."""
+        system, signal = self.problem.field, self.problem.signal
+        tensors = [*system.parameters(), *system.buffers()] if isinstance(system, System) else []
+        if isinstance(signal, Signal):
+            tensors.append(signal.values)
+        return tuple(tensor for tensor in tensors if tensor.requires_grad)
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         self.n_evaluations += 1
@@ -124,11 +162,20 @@ class _Watched:
             raise _Stopped(Status.NOT_FINITE)
         if not t + width > t:
             raise _Stopped(Status.STEP_UNDERFLOW)
-        if self.n_steps > self.limits.max_steps:
+        if self.n_steps > self.limits.max_steps or self._is_hopeless():
             raise _Stopped(Status.STEP_BUDGET)
         if time.monotonic() > self.deadline:
             raise _Stopped(Status.WALL_TIME)
 
+    def _is_hopeless(self) -> bool:
+        """Whether the rest of the way to the next output would take many times the budget."""
+        left = min((t for t in self.times if t > self.reached), default=self.reached) - self.reached
+        allowed = HOPELESS * self.limits.max_steps * (self.reached - self.since)
+        return self.n_steps > PATIENCE and left * self.n_steps > allowed
+
     def callback_accept_step(self, t: Tensor, x: Tensor, width: Tensor) -> None:
         """Called by torchdiffeq after each accepted step, with the time where it began."""
-        self.reached = float((t + width).detach())
+        before, self.reached = self.reached, float((t + width).detach())
+        behind = [t for t in self.times if before < t <= self.reached]
+        if behind:
+            self.since, self.n_steps = behind[-1], 0

@@ -2,8 +2,8 @@
 
 import functools
 import math
-import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clinode.errors import ArgumentError, SolverError
-from clinode.system import Quantity, System, Values, as_signal, flat_names
+from clinode.system import Quantity, System, Values, as_signal, flat_names, positions, present
 
+from .adaptive import ADAPTIVE, solve_adaptive
 from .fixed_step import FIXED_STEP, iterate, solve_fixed
-from .reference import one_by_one, solve_dopri5
+from .reference import REFERENCE, solve_reference
 from .solvers import Limits, Problem, Solution, Status, select
 
-METHODS = ("dopri5", *FIXED_STEP)
+METHODS = (*ADAPTIVE, *FIXED_STEP, *REFERENCE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,26 +31,31 @@ class Trajectory:
         times: (time,), or (*batch, time) where each trajectory has its own.
         states: (*batch, time, state). At the time of an impulse: just before it.
         outputs: (*batch, time, output).
-        events: One row an event: trajectory, time, name. No system has events yet.
+        events: One row an event: trajectory (counted over the batch axes in C order), time, name.
+        event_times: The times of that table once more, (event,), with their gradients.
         status: (*batch): "ok", or why the solution ended ("not finite", "step underflow", "step
-            budget", "wall time"). States and outputs after that are NaN.
+            budget", "wall time", "chattering": events without end). States and outputs after that
+            are NaN.
         reached: (*batch), the last time with a known state.
-        n_evaluations: (*batch), evaluations of the vector field.
+        n_evaluations: (*batch), evaluations of the vector field, those for Jacobians not counted.
         time_unit: Unit of the times.
         state_quantities: What stands on the last axis of the states.
         output_quantities: What stands on the last axis of the outputs.
+        backend: Which loop solved it: "eager" or "compiled".
     """
 
     times: Float[Tensor, "*times time"]
     states: Float[Tensor, "*batch time state"]
     outputs: Float[Tensor, "*batch time output"]
     events: pd.DataFrame
+    event_times: Float[Tensor, " event"]
     status: np.ndarray
     reached: np.ndarray
     n_evaluations: np.ndarray
     time_unit: str
     state_quantities: tuple[Quantity, ...]
     output_quantities: tuple[Quantity, ...]
+    backend: str = "eager"
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a trajectory and time; columns carry their unit: `time (h)`, `MAP (mmHg)`.
@@ -85,12 +91,13 @@ class Trajectory:
             "status": self.status.tolist(),
             "reached": self.reached.tolist(),
             "n_evaluations": self.n_evaluations.tolist(),
+            "backend": self.backend,
         }
 
 
 def simulate(
     system: System,
-    x0: Values,
+    x0: Values | Mapping[str, float],
     times: Values,
     u: Any = 0.0,
     method: str = "dopri5",
@@ -99,7 +106,7 @@ def simulate(
     generator: torch.Generator | None = None,
     *,
     step: float | None = None,
-    max_steps: int = 100_000,
+    max_steps: int = 5_000,
     wall_time_seconds: float = math.inf,
     keep_failed: bool = False,
 ) -> Trajectory:
@@ -110,28 +117,43 @@ def simulate(
     jumps over a breakpoint of the input, so a pulse shorter than a step acts in full. An impulse
     moves the state by B dose, B = df/du, at its time: it acts in [times[0], times[-1]), and an
     output at its very time shows the state just before it. Pieces simulated one after the other
-    therefore give what one simulation gives. Gradients flow to x0, the constants and the input.
+    therefore give what one simulation gives.
+
+    Gradients flow to x0, the constants, the input and the times of events; they are those of the
+    discrete solution with its steps held fixed.
+
+    A start outside the `range` of a state is allowed: a range is where values are plausible, not
+    where the field is defined. Where it is not defined at the start the status is "not finite".
+
+    Methods:
+        "dopri5": adaptive, order 5 (Dormand & Prince). For what is not stiff.
+        "rosenbrock": adaptive, order 4, L-stable (RODAS), with exact Jacobians. For stiff systems.
+        "rk4" (order 4), "midpoint", "heun" (order 2), "euler" (order 1): fixed steps, error not
+        controlled. Events between steps are found on a cubic, to order 4 of the step at best.
+        "torchdiffeq": its Dormand-Prince, one trajectory at a time: a reference. With
+        "torchdiffeq_adjoint" gradients come from its adjoint equation, which stores no steps and is
+        as exact as the tolerances.
 
     Args:
         system: A flow, or a map (a system with a `step`), which is iterated whatever the method.
-        x0: (*batch, n_states).
+        x0: (*batch, n_states), or values by state name over the states' defaults.
         times: (time,) or (*batch, time), increasing, in the system's time unit. Of a map: whole
             numbers of its step.
-        u: A number for all inputs, a tensor (*batch, n_inputs) of constants, a `Signal`, or a
-            function of time that states its `breaks`.
-        method: "dopri5": adaptive, one trajectory at a time (torchdiffeq). "rk4" (order 4) and
-            "midpoint" (order 2): fixed step, all trajectories at once, error not controlled.
+        u: A number for all inputs, a tensor (*batch, n_inputs) of constants, values by input name
+            (the others zero), a `Signal`, or a function of time that states its `breaks`.
+        method: One of the above.
         rtol: Relative tolerance of a step of the adaptive method.
         atol: Absolute tolerance of a step of the adaptive method, in the states' units.
-        generator: For systems with noise; none of the present ones draws from it.
+        generator: For systems with noise; none of the present methods draws from it.
         step: Largest step of a fixed-step method, in time units; required there, refused elsewhere.
-        max_steps: Steps after which an adaptive solution of one trajectory is given up.
+        max_steps: Steps between two output times after which an adaptive solution of one trajectory
+            is given up, or earlier where its pace says that it would need many times as many.
         wall_time_seconds: Time after which what is not solved is given up.
         keep_failed: Return a trajectory that failed, NaN after its end, instead of raising.
 
     Raises:
-        ArgumentError: Shapes that do not fit, times that do not increase, a missing or unneeded
-            step, an impulse on an input that enters nonlinearly.
+        ArgumentError: Shapes that do not fit, unknown names, times that do not increase, a missing
+            or unneeded step, an impulse on an input that enters nonlinearly.
         SolverError: A trajectory failed; the error names it, when, and what to try.
 
     Example:
@@ -141,6 +163,37 @@ def simulate(
         tensor([[1.0000],
                 [0.3679]], dtype=torch.float64)
     """
+    limits = Limits(max_steps=max_steps, wall_time_seconds=wall_time_seconds)
+    solve = _solver(system, method, step, rtol, atol, limits)
+    problem = _problem(system, x0, times, u)
+    solution = solve(problem)
+    failed = solution.status != Status.OK
+    if failed.any() and not keep_failed:
+        raise _failure(system, problem, solution)
+    if failed.any() and solution.states[failed].requires_grad and problem.batch:
+        # Zero times infinity in the backward pass of a failed trajectory would be NaN in the
+        # gradient of constants that all share, so the graph is built again without it.
+        states = torch.full_like(solution.states, math.nan, requires_grad=False)
+        states[~failed] = solve(select(system, problem, ~failed)).states
+        solution = replace(solution, states=states)
+    return Trajectory(
+        times=problem.times,
+        states=solution.states,
+        outputs=_outputs(system, problem, solution),
+        **_events(system, solution),
+        status=_words(solution.status),
+        reached=solution.reached.cpu().numpy(),
+        n_evaluations=solution.n_evaluations.cpu().numpy(),
+        time_unit=system.time_unit,
+        state_quantities=system.states,
+        output_quantities=system.outputs,
+    )
+
+
+def _solver(
+    system: System, method: str, step: float | None, rtol: float, atol: float, limits: Limits
+) -> Callable[[Problem], Solution]:
+    """The solver of a method, or words on why there is none for this system."""
     if method not in METHODS:
         raise ArgumentError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     is_map = system.step is not None
@@ -151,40 +204,25 @@ def simulate(
         )
     if step is not None and not (math.isfinite(step) and step > 0):
         raise ArgumentError(f"step must be positive and finite, got {step}")
-    limits = Limits(max_steps=max_steps, wall_time_seconds=wall_time_seconds)
-    problem = _problem(system, x0, times, u)
+    bind = functools.partial
     if system.step is not None:
-        solve = functools.partial(iterate, step=system.step, limits=limits)
-    elif step is not None:
-        solve = functools.partial(solve_fixed, step=step, method=method, limits=limits)
-    else:
-        solve = _adaptive(system, limits, rtol, atol)
-    solution = solve(problem)
-    failed = solution.status != Status.OK
-    if failed.any() and not keep_failed:
-        raise _failure(system, problem, solution)
-    if failed.any() and solution.states.requires_grad and problem.batch:
-        # Zero times infinity in the backward pass of a failed trajectory would be NaN in the
-        # gradient of constants that all share, so the graph is built again without it.
-        states = torch.full_like(solution.states, math.nan, requires_grad=False)
-        states[~failed] = solve(select(system, problem, ~failed)).states
-        solution = Solution(states, solution.status, solution.reached, solution.n_evaluations)
-    return Trajectory(
-        times=problem.times,
-        states=solution.states,
-        outputs=_outputs(system, problem, solution),
-        events=pd.DataFrame({"trajectory": [], "time": [], "name": []}),
-        status=_words(solution.status),
-        reached=solution.reached.cpu().numpy(),
-        n_evaluations=solution.n_evaluations.cpu().numpy(),
-        time_unit=system.time_unit,
-        state_quantities=system.states,
-        output_quantities=system.outputs,
-    )
+        return bind(iterate, step=system.step, limits=limits)
+    if step is not None:
+        return bind(solve_fixed, system, step=step, method=method, limits=limits)
+    adaptive = {"method": method, "rtol": rtol, "atol": atol, "limits": limits}
+    if method in ADAPTIVE:
+        return bind(solve_adaptive, system, **adaptive)
+    if system.events:
+        raise ArgumentError(f"method '{method}' sees no events", fix="dopri5 does")
+    return bind(solve_reference, system, **adaptive)
 
 
-def _problem(system: System, x0: Values, times: Values, u: Any) -> Problem:
+def _problem(system: System, x0: Values | Mapping[str, float], times: Values, u: Any) -> Problem:
     """Check shapes and give x0 every batch axis of the solution."""
+    if isinstance(x0, Mapping):
+        x0 = _named("state", x0, system.states, system.initial_state())
+    if isinstance(u, Mapping):
+        u = _named("input", u, system.inputs, torch.zeros(system.n_inputs, dtype=torch.float64))
     x = torch.as_tensor(x0, dtype=system.dtype, device=system.device)
     if x.ndim < 1 or x.shape[-1] != system.n_states:
         raise ArgumentError(
@@ -204,7 +242,7 @@ def _problem(system: System, x0: Values, times: Values, u: Any) -> Problem:
     try:
         shared = torch.broadcast_shapes(x.shape[:-1], start.shape, signal.batch_shape)
         with torch.no_grad():
-            rate = system(start, x, signal(start).to(x))
+            rate = system(start, x, signal(start).to(x), *_past(system, x))
         batch = torch.broadcast_shapes(shared, rate.shape[:-1])
     except RuntimeError as error:
         raise ArgumentError(
@@ -220,22 +258,36 @@ def _problem(system: System, x0: Values, times: Values, u: Any) -> Problem:
     return Problem(system, x.expand(*batch, -1), t, signal)
 
 
-def _adaptive(system: System, limits: Limits, rtol: float, atol: float):
-    """One trajectory after the other, within the wall time of all."""
-    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
-        raise ArgumentError(f"tolerances must be positive, got rtol {rtol} and atol {atol}")
+def _past(system: System, x: Tensor) -> tuple[Any, ...]:
+    """The further argument of the field of a system with delays, that has always been at x."""
+    return (present(system, x),) if system.delays else ()
 
-    def solve(problem: Problem) -> Solution:
-        deadline = time.monotonic() + limits.wall_time_seconds
 
-        def solve_one(part: Problem) -> Solution:
-            left = max(deadline - time.monotonic(), 1e-9)
-            own = Limits(max_steps=limits.max_steps, wall_time_seconds=left)
-            return solve_dopri5(part, rtol=rtol, atol=atol, limits=own)
+def _named(
+    what: str, values: Mapping[str, float], quantities: Sequence[Quantity], start: Tensor
+) -> Tensor:
+    """Values by name, flat or of a whole block, over those of `start`."""
+    filled = start.clone()
+    for name, value in values.items():
+        filled[positions(quantities, name, what)] = torch.as_tensor(value, dtype=filled.dtype)
+    return filled
 
-        return one_by_one(system, problem, solve_one)
 
-    return solve
+def _events(system: System, solution: Solution) -> dict[str, Any]:
+    """The table of events and their times with gradients."""
+    found = solution.events
+    if found is None:
+        empty = pd.DataFrame({"trajectory": [], "time": [], "name": []})
+        return {"events": empty, "event_times": solution.reached.new_zeros(0)}
+    names = np.array([event.name for event in system.events])
+    table = pd.DataFrame(
+        {
+            "trajectory": found.trajectory.cpu().numpy(),
+            "time": found.time.detach().cpu().numpy(),
+            "name": names[found.kind.cpu().numpy()],
+        }
+    )
+    return {"events": table, "event_times": found.time}
 
 
 def _outputs(system: System, problem: Problem, solution: Solution) -> Tensor:
@@ -254,8 +306,11 @@ ADVICE = {
     Status.NOT_FINITE: "check the field there; give a fixed-step method a smaller step",
     Status.STEP_UNDERFLOW: "the solution grows without bound or jumps: bound the field, or state "
     "its jumps as breaks of the input",
-    Status.STEP_BUDGET: "raise max_steps or loosen rtol; a stiff system needs an implicit method",
+    Status.STEP_BUDGET: "method='rosenbrock' if the system is stiff; else raise max_steps or "
+    "loosen rtol",
     Status.WALL_TIME: "raise wall_time_seconds, loosen rtol or use a larger step",
+    Status.CHATTERING: "events follow each other without end: let the reset leave the guard, or "
+    "give the event a refractory time",
 }
 
 
@@ -267,8 +322,10 @@ def _failure(system: System, problem: Problem, solution: Solution) -> SolverErro
     end = float(problem.times.expand(*problem.batch, -1)[..., -1].flatten()[first])
     count = f" ({len(failed)} of {n_all} trajectories failed)" if n_all > 1 else ""
     unit = "" if system.time_unit == "1" else f" {system.time_unit}"
+    width = math.nan if solution.width is None else float(solution.width.flatten()[first])
+    tried = f" with a step of {width:.3g}{unit}" if width > 0 else ""
     return SolverError(
-        f"{status.words} at t = {reached:.6g} of {end:.6g}{unit}, after "
+        f"{status.words} at t = {reached:.6g} of {end:.6g}{unit}{tried}, after "
         f"{int(solution.n_evaluations.flatten()[first])} evaluations{count}",
         where=f"trajectory {first}" if n_all > 1 else type(system).__name__,
         fix=ADVICE[status] + ("; keep_failed=True returns the others" if n_all > 1 else ""),

@@ -106,7 +106,7 @@ class Limits:
         wall_time_seconds: For the whole batch.
     """
 
-    max_steps: int = 100_000
+    max_steps: int = 5_000
     wall_time_seconds: float = math.inf
 
     def __post_init__(self):
