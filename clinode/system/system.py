@@ -64,6 +64,7 @@ class System(nn.Module, ABC):
     inputs: tuple[Quantity, ...] = ()
     constants: tuple[Quantity, ...] = ()
     step: float | None = None  # None: a flow in continuous time; else the step of a map
+    latent: bool = False  # whether it was learned, so that its state coordinates are arbitrary
     events: tuple[Event, ...] = ()
     delays: tuple[Delay, ...] = ()
     # A method noise(t, x, u) -> (..., n_states), diagonal, or (..., n_states, n_noise): what stands

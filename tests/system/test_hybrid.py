@@ -116,7 +116,6 @@ def test_a_batch_of_delay_constants_leaves_the_present_as_it_is():
     [
         ({"name": ""}, "needs a name"),
         ({"direction": 2}, "direction must be 1"),
-        ({"guard": 3.0}, "must be functions"),
         ({"held": ("V",)}, "holds 'V', but for no time"),
     ],
 )
