@@ -116,21 +116,31 @@ class Guards:
         return torch.where(none, 1.0, fraction), happens & ~none.unsqueeze(-1)
 
     def at_once(
-        self, look: Look, t: Tensor, x: Tensor, slope: Tensor, width: Tensor, asked: Tensor
+        self,
+        look: Look,
+        t: Tensor,
+        x: Tensor,
+        slope: Tensor,
+        width: Tensor,
+        asked: Tensor,
+        before: Tensor | None,
     ) -> Tensor:
         """Which of the events asked for (row, event) happen now; and sets the sides of all rows
         that ask.
 
-        An event that resets happens where the state is beyond its guard, or on it and moving on.
+        An event that resets happens where the state is beyond its guard, or on it and moving on;
+        one that has just happened (`before`) only where its reset left the state beyond.
         """
-        value, speed = torch.func.jvp(look, (t, x), (torch.ones_like(t), slope))
+        along = (torch.ones_like(t), slope.contiguous())
+        value, speed = torch.func.jvp(look, (t, x.contiguous()), along)
         near = value.abs() <= speed.abs() * (RESOLUTION * width + 1e-15 * t.abs()).unsqueeze(-1)
         onward = torch.where(speed < 0, -1, 1)
         sign = torch.where(near, onward, value.sign().long())
         rows = asked.any(dim=-1, keepdim=True)
         resting = self.release > t.unsqueeze(-1)
         self.side = torch.where(rows, torch.where(resting, 0, sign), self.side)
-        return asked & self.resets & ~resting & (self.direction != 0) & (sign == self.direction)
+        now = asked & self.resets & ~resting & (self.direction != 0) & (sign == self.direction)
+        return now if before is None else now & ~(before & near)
 
     def apply(self, system: System, t: Tensor, x: Tensor, lag: Tensor, happens: Tensor) -> Tensor:
         """The states after the resets of what happens; refractory times begin."""
@@ -167,8 +177,8 @@ class Guards:
     def moved(self, look: Look, t: Tensor, x: Tensor, slope: Tensor, happens: Tensor) -> Tensor:
         """Zero, with the gradient of the event's time: dt = -dg / (dg/dt), by the implicit rule."""
         with torch.no_grad():
-            along = (torch.ones_like(t), slope.detach())
-            speed = torch.func.jvp(look, (t, x.detach()), along)[1]
+            along = (torch.ones_like(t), slope.detach().contiguous())
+            speed = torch.func.jvp(look, (t, x.detach().contiguous()), along)[1]
         first = happens.long().argmax(dim=-1, keepdim=True)
         value, speed = look(t, x).gather(-1, first), speed.gather(-1, first)
         some = happens.any(dim=-1, keepdim=True)

@@ -43,8 +43,7 @@ def jump(
     if not hit.any():
         return x
     base = signal(t).to(x.dtype)
-    dose = dose.expand(*torch.broadcast_shapes(dose.shape, base.shape))
-    base = base.expand(*dose.shape)
+    dose, base = (part.contiguous() for part in torch.broadcast_tensors(dose, base))
 
     def along(x: Tensor) -> Tensor:
         return torch.func.jvp(lambda u: field(t, x, u), (base,), (dose,))[1]

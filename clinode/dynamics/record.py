@@ -51,7 +51,7 @@ class Record:
 
     def event(self, rows: Tensor, time: Tensor, happens: Tensor, round_: int) -> None:
         """Events (row, event) of these rows at these times."""
-        if len(self.rounds) <= round_:
+        while len(self.rounds) <= round_:
             self.rounds.append([])
         self.rounds[round_].append((rows, self.taken[rows], happens))
         which, kind = happens.nonzero(as_tuple=True)

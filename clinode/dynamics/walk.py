@@ -31,6 +31,7 @@ from .runge_kutta import Rate, Step, error_ratio, initial_step, interpolate, ste
 from .solvers import Limits, Problem, Solution, Status, select
 
 SHRINKS = 10  # attempts that are not finite before a row is given up
+FINEST = 10  # spacings of floating-point time below which a step is no step
 PATIENCE = 1_000  # attempts after which the pace is judged
 HOPELESS = 2  # times max_steps that the rest of the way would take at that pace
 
@@ -294,7 +295,8 @@ class Walk:
             self.shrinks = torch.where(self.t >= self.wall, 0, self.shrinks)
             self.wall = torch.where(self.t >= self.wall, torch.inf, self.wall)
             status = mark(status, self.shrinks > SHRINKS, Status.NOT_FINITE)
-            status = mark(status, ~good & (self.t + self.h <= self.t), Status.STEP_UNDERFLOW)
+            finest = FINEST * (torch.nextafter(self.t, torch.full_like(self.t, torch.inf)) - self.t)
+            status = mark(status, ~good & (self.h < finest), Status.STEP_UNDERFLOW)
         if self.tried > min(self.limits.max_steps, PATIENCE) and self.method.order:
             status = mark(status, self._hopeless(), Status.STEP_BUDGET)
         if time.monotonic() > self.deadline:
@@ -343,6 +345,7 @@ class Walk:
             slope, endless = self._happen(here, happens, lag, first)
         if lag is not None:
             self.x = self.x - slope.detach() * lag.to(self.x.dtype).unsqueeze(-1)
+            slope = self._rate()(self.t, self.x)
         self.slope = torch.where(here.unsqueeze(-1), slope, self.slope)
         self.extra = self.extra + here.long()
         bad = here & ~(slope.isfinite() & self.x.isfinite()).all(dim=-1)
@@ -379,7 +382,7 @@ class Walk:
                     return slope, endless
                 happens = happens & here.unsqueeze(-1)
             else:
-                happens = guards.at_once(self._look, self.t, self.x, slope, self.h, asked)
+                happens = guards.at_once(self._look, self.t, self.x, slope, self.h, asked, happens)
                 if not happens.any():
                     return slope, endless
         return slope, endless | happens.any(dim=-1)
