@@ -182,20 +182,30 @@ def find_equilibria_each(
 
 def equilibrium_at(dynamics: Field, x: np.ndarray) -> Equilibrium:
     """The labelled equilibrium at a root x (state,) of a field without parameters."""
-    states = dynamics.system.states
     value, jacobian = dynamics.jacobian(x[None])
-    eigenvalues = sort_eigenvalues(np.linalg.eigvals(jacobian[0]).astype(np.complex128))
+    return _labelled(dynamics, x, value[0], jacobian[0], np.linalg.eigvals(jacobian[0]))
+
+
+def _labelled(
+    dynamics: Field,
+    x: np.ndarray,
+    value: np.ndarray,
+    jacobian: np.ndarray,
+    eigenvalues: np.ndarray,
+) -> Equilibrium:
+    states = dynamics.system.states
+    eigenvalues = sort_eigenvalues(eigenvalues.astype(np.complex128))
     state = torch.tensor(x)
     if dynamics.is_live:
         # One Newton step from the root: its value is the root, its derivative the implicit one.
-        inverse = torch.tensor(np.linalg.pinv(jacobian[0]))
+        inverse = torch.tensor(np.linalg.pinv(jacobian))
         rate = dynamics.live(state)
         state = state - inverse @ (rate - rate.detach())
     kind = label(eigenvalues)
     return Equilibrium(
         state=state,
         output=dynamics.output(state),
-        residual=float(np.abs(value[0] / scales(states)).max()),
+        residual=float(np.abs(value / scales(states)).max()),
         eigenvalues=torch.tensor(eigenvalues, dtype=torch.complex128),
         kind=kind,
         is_stable=kind.startswith("stable"),
@@ -241,8 +251,11 @@ def _search(dynamics: Field, box: Box | None, n_starts: int, fast: Sequence[str]
 
 
 def _report(search: Search, dynamics: Field, member: int) -> Equilibria:
-    found = [equilibrium_at(dynamics, x) for x in search.roots[member]]
-    found.sort(key=_order)
+    roots = search.roots[member]
+    value, jacobian = dynamics.jacobian(roots)
+    eigenvalues = np.linalg.eigvals(jacobian)
+    parts = zip(roots, value, jacobian, eigenvalues, strict=True)
+    found = sorted((_labelled(dynamics, *part) for part in parts), key=_order)
     index_sum = search.index_sum(member)
     expected = search.expected_index[member]
     verdict = _verdict(found, search.n_tried, index_sum, expected)

@@ -1,4 +1,4 @@
-"""Roots of F(x) = 0 from many starts at once: damped Newton, deflation, pseudo-time, relaxation.
+"""Roots of F(x) = 0 from many starts at once: damped Newton, deflation, pseudo-time.
 
 Every start is a row; rows do not see each other, and those that have arrived or failed leave the
 batch. Lengths are measured in each state's scale. What a search gives are candidates: `polish`
@@ -109,14 +109,19 @@ def damped_newton(
 
 
 def pseudo_transient(
-    rows: Rows, *, backward: bool = False, max_iterations: int = 80
+    rows: Rows, pace: np.ndarray | float = 1.0, *, max_iterations: int = 80
 ) -> tuple[np.ndarray, np.ndarray]:
     """Implicit Euler with a step that grows as the residual falls, ending in Newton's method.
 
-    It follows the flow to what attracts, `backward` to what repels (Kelley & Keyes 1998, SIAM J.
-    Numer. Anal. 35:508).
+    It follows the flow to what attracts (Kelley & Keyes 1998, SIAM J. Numer. Anal. 35:508).
+
+    Args:
+        rows: The starts.
+        pace: How slow each state is made: no time constant moves an equilibrium, but it decides
+            whether it attracts. 0 keeps a state at rest with the others, which quiets oscillations
+            that are its lag; -1 for all states follows the flow backward, to what repels.
+        max_iterations: For each row.
     """
-    sign = -1.0 if backward else 1.0
     x, arrived = rows.x.copy(), np.zeros(len(rows), dtype=bool)
     active, step_time, before = np.arange(len(rows)), np.full(len(rows), np.nan), None
     for _ in range(max_iterations):
@@ -134,8 +139,7 @@ def pseudo_transient(
         before = np.full(len(rows), np.nan) if before is None else before
         before[active] = norm
         inverse = 1.0 / step_time[active]
-        matrix = inverse[:, None, None] * np.eye(x.shape[-1]) - sign * jacobian
-        step = solve_each(matrix, sign * value)
+        step = solve_each(inverse[:, None, None] * (np.eye(x.shape[-1]) * pace) - jacobian, value)
         length = np.abs(step).max(axis=-1)
         finite = np.isfinite(length)
         step = step / np.maximum(1.0, length)[:, None]
@@ -147,92 +151,6 @@ def pseudo_transient(
     x[arrived] = polished
     arrived[arrived] = ok
     return x, arrived
-
-
-def relax(
-    rows: Rows, structure: "Structure", low: np.ndarray, high: np.ndarray, *, n_steps: int = 600
-) -> np.ndarray:
-    """Follow the slow states to rest with the fast ones always at theirs.
-
-    Where the slow flow is cooperative, the way up from the bottom corner of the box and the way
-    down from the top are monotone, and every equilibrium lies between their ends (Smith 1995,
-    Monotone Dynamical Systems). Time constants play no part in where an equilibrium lies.
-    """
-    x, own, slow = rows.x.copy(), rows.own_field(), structure.slow
-    x[:, structure.fast] = (low + high)[structure.fast] / 2
-    step, before = np.broadcast_to(structure.step, x[:, slow].shape), np.zeros_like(x[:, slow])
-    for _ in range(n_steps):
-        rate = _rest_fast(own, x, structure.fast, low, high)[:, slow]
-        step = np.where(rate * before < 0, 0.5 * step, step)  # a monotone path never turns round
-        x[:, slow] += step * rate
-        before = rate
-    return x
-
-
-def _rest_fast(
-    own: Field, x: np.ndarray, fast: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> np.ndarray:
-    """Put the fast states of x to rest, in place, and return F there.
-
-    Their block of the Jacobian is diagonal and negative: each has one root in itself, which
-    Newton's method finds inside the bracket that the signs of F leave.
-    """
-    if not len(fast):
-        return own.value(x)
-    marker = np.zeros(x.shape[-1])
-    marker[fast] = 1.0
-    bottom, top = (np.broadcast_to(end[fast], x[:, fast].shape) for end in (low, high))
-    width = (high - low)[fast]
-    value, slopes = own.pull(x, marker)
-    for _ in range(30):
-        here, rate, slope = x[:, fast], value[:, fast], slopes[:, fast]
-        bottom, top = np.where(rate > 0, here, bottom), np.where(rate > 0, top, here)
-        there = here - rate / np.minimum(slope, -1e-12)
-        there = np.where((there >= bottom) & (there <= top), there, (bottom + top) / 2)
-        x[:, fast] = there
-        value, slopes = own.pull(x, marker)
-        if (np.abs(there - here) <= 1e-4 * width).all():
-            break
-    return value
-
-
-@dataclass(frozen=True)
-class Structure:
-    """Fast states, each at rest in itself for given slow ones, and slow states that cooperate.
-
-    Attributes:
-        fast, slow: Indices of the states.
-        step: (slow,), a time step that keeps relaxation monotone.
-    """
-
-    fast: np.ndarray
-    slow: np.ndarray
-    step: np.ndarray
-
-
-def find_structure(jacobians: np.ndarray, candidates: list[np.ndarray]) -> Structure | None:
-    """The first candidate for the fast states whose reduced slow system is cooperative.
-
-    Args:
-        jacobians: (sample, state, state), at sampled states: what is seen there is taken to hold.
-        candidates: Sets of state indices.
-    """
-    n, size = jacobians.shape[-1], np.abs(jacobians).max(initial=0.0)
-    for fast in candidates:
-        slow = np.setdiff1d(np.arange(n), fast)
-        inner = jacobians[:, fast[:, None], fast]
-        own = np.diagonal(inner, axis1=1, axis2=2)  # of each fast state on itself
-        coupled = inner - own[..., None] * np.eye(len(fast))
-        if not (len(slow) and (own < 0).all() and np.abs(coupled).max(initial=0) <= 1e-12 * size):
-            continue
-        through = jacobians[:, slow[:, None], fast] / own[:, None, :]
-        reduced = jacobians[:, slow[:, None], slow] - through @ jacobians[:, fast[:, None], slow]
-        diagonal = np.diagonal(reduced, axis1=1, axis2=2)
-        between = reduced - diagonal[..., None] * np.eye(len(slow))
-        if (between >= -1e-12 * size).all():
-            step = 0.8 / np.maximum(np.abs(diagonal).max(axis=0), 1e-12)
-            return Structure(fast, slow, step)
-    return None
 
 
 def polish(rows: Rows, *, max_iterations: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -255,7 +173,7 @@ def polish(rows: Rows, *, max_iterations: int = 30) -> tuple[np.ndarray, np.ndar
         shrinks = np.isfinite(length) & ((length < 0.7 * last[active]) | ~np.isfinite(last[active]))
         x[active[shrinks]] += (step * rows.scale)[shrinks]
         last[active[shrinks]] = length[shrinks]
-        active = active[shrinks & (length > 1e-15)]
+        active = active[shrinks & (length > 1e-13)]
     return x, last < 1e-8
 
 

@@ -5,22 +5,15 @@ known roots, until a round brings nothing new. `newton` has the methods, `equili
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from .box import SearchBox
+from .cooperation import Structure, find_structure, relax
 from .field import Field
-from .newton import (
-    Rows,
-    Structure,
-    damped_newton,
-    distinct,
-    find_structure,
-    polish,
-    pseudo_transient,
-    relax,
-)
+from .newton import Rows, damped_newton, distinct, polish, pseudo_transient
 
 MANY_STATES = 20  # beyond it random starts come in waves, and deflation does not pay
 N_ROUNDS = 6
@@ -50,6 +43,8 @@ class Search:
         self.members = np.arange(math.prod(field.batch_shape))
         self.roots = [np.empty((0, self.n_states)) for _ in self.members]
         self.n_tried = 0
+        self._everything = np.arange(self.n_states)
+        self._signs: dict[tuple[int, bytes], int] = {}
         self._sobol = torch.quasirandom.SobolEngine(self.n_states, scramble=True, seed=0)
         self.expected_index = self._expected_index()
         self.structure = self._find_structure(fast)
@@ -58,7 +53,11 @@ class Search:
         """Fill `roots`."""
         if self.structure is not None:
             self._from_corners(self.structure)
+        if self.is_large and self.n_starts:
+            self._at_other_paces()
         left, wave, members = self.n_starts, 16 if self.is_large else self.n_starts, self.members
+        if self.is_large:
+            left, members = left - 3, self.members[~self._is_consistent()]
         while left > 0 and len(members):
             before = self._counts()
             wave = min(wave, left)
@@ -70,38 +69,69 @@ class Search:
 
     def index_sum(self, member: int) -> int:
         """Sum of sign det(-J) over the roots of a member, those in the region where it matters."""
-        found = self.roots[member]
-        if self.expected_index[member] is not None:
-            inside = (found >= self.low - 1e-9) & (found <= self.high + 1e-9)
-            inside[:, self.box.angles] = True
-            found = found[inside.all(axis=-1)]
-        if not len(found):
-            return 0
-        _, jacobian = self._rows(found, np.full(len(found), member)).jacobian()
-        signs, _ = torch.linalg.slogdet(torch.as_tensor(-jacobian))
-        return int(signs.sum())
+        return self._index_sums([member])[0]
+
+    def _index_sums(self, members: Sequence[int]) -> list[int]:
+        """For each of these members; one Jacobian and determinant a root, once."""
+        fresh = [
+            (m, x) for m in members for x in self.roots[m] if (m, x.tobytes()) not in self._signs
+        ]
+        if fresh:
+            owner = np.array([m for m, _ in fresh])
+            _, jacobian = self._rows(np.stack([x for _, x in fresh]), owner).jacobian()
+            signs, _ = torch.linalg.slogdet(torch.as_tensor(-jacobian))
+            keys = [(m, x.tobytes()) for m, x in fresh]
+            self._signs |= dict(zip(keys, signs.int().tolist(), strict=True))
+        return [
+            sum(self._signs[m, x.tobytes()] for x in self.roots[m] if self._counts_in_sum(m, x))
+            for m in members
+        ]
+
+    def _counts_in_sum(self, member: int, x: np.ndarray) -> bool:
+        if self.expected_index[member] is None:
+            return True
+        inside = (x >= self.low - 1e-9) & (x <= self.high + 1e-9)
+        inside[list(self.box.angles)] = True
+        return bool(inside.all())
 
     def _from_corners(self, structure: Structure) -> None:
         low, high = self.box.low, self.box.high
         corners = np.repeat(np.stack([low, high]), len(self.members), axis=0)
         rows = self._rows(corners, np.tile(self.members, 2))
-        for n_steps in (60, 120, 240, 480):
+        for n_steps in (600, 2400):
             rows = rows.at(relax(rows, structure, low, high, n_steps=n_steps))
-            x, arrived = damped_newton(rows, max_iterations=20)
-            self._add(x[arrived], rows.owner[arrived])
-            rows = rows.take(~arrived)
+            rows = rows.take(~self._add(rows.x, rows.owner))
             if not len(rows):
                 break
+        else:
+            x, arrived = damped_newton(rows, max_iterations=20)
+            self._add(x[arrived], rows.owner[arrived])
         self.n_tried += 2
+
+    def _at_other_paces(self) -> None:
+        """From the middle and the corners with each block of states at rest in turn."""
+        low, high = self.box.low, self.box.high
+        blocks = self._blocks()
+        for start in ((low + high) / 2, low, high)[: self.n_starts]:
+            for block in blocks if len(blocks) > 1 else [self._everything[:0]]:
+                members = self.members[self._counts() == 0]
+                if not len(members):
+                    return
+                pace = np.ones(self.n_states)
+                pace[block] = 0.0
+                rows = self._rows(np.tile(start, (len(members), 1)), members)
+                x, arrived = pseudo_transient(rows, pace, max_iterations=40)
+                self._add(x[arrived], members[arrived])
+            self.n_tried += 1
 
     def _from_starts(self, members: np.ndarray, n_starts: int) -> None:
         starts = np.repeat(self._draw(n_starts), len(members), axis=0)
         rows = self._rows(starts, np.tile(members, n_starts))
         x, arrived = damped_newton(rows)
-        for backward in (False, True):
+        for pace in (1.0,) if self.is_large else (1.0, -1.0):
             stuck = np.flatnonzero(~arrived)
             if len(stuck):
-                x[stuck], arrived[stuck] = pseudo_transient(rows.take(stuck), backward=backward)
+                x[stuck], arrived[stuck] = pseudo_transient(rows.take(stuck), pace)
         self._add(x[arrived], rows.owner[arrived])
         self.n_tried += n_starts
 
@@ -140,13 +170,15 @@ class Search:
             known[member, : len(found)] = found
         return known
 
-    def _add(self, x: np.ndarray, owner: np.ndarray) -> None:
+    def _add(self, x: np.ndarray, owner: np.ndarray) -> np.ndarray:
+        """Polish candidates and keep new roots in the box; which of them are roots."""
         x, is_root = polish(self._rows(x, owner))
         x = self.box.wrap(x)
-        is_root &= self.box.holds(x)
-        for member in np.unique(owner[is_root]):
-            both = np.concatenate([self.roots[member], x[is_root & (owner == member)]])
+        inside = is_root & self.box.holds(x)
+        for member in np.unique(owner[inside]):
+            both = np.concatenate([self.roots[member], x[inside & (owner == member)]])
             self.roots[member] = both[distinct(both, self.box.scale)]
+        return is_root
 
     def _rows(self, x: np.ndarray, owner: np.ndarray) -> Rows:
         return Rows(self.field, x, owner, self.box.scale)
@@ -158,7 +190,7 @@ class Search:
         return np.array([len(found) for found in self.roots])
 
     def _is_consistent(self) -> np.ndarray:
-        sums = [self.index_sum(member) for member in self.members.tolist()]
+        sums = self._index_sums(self.members.tolist())
         fits = [e is None or e == s for e, s in zip(self.expected_index, sums, strict=True)]
         return np.array(fits) & (self._counts() > 0)
 
@@ -197,10 +229,7 @@ class Search:
     def _find_structure(self, fast: np.ndarray | None) -> Structure | None:
         if not self.box.known.all() or self.box.angles:
             return None
-        everything, blocks, offset = np.arange(self.n_states), [], 0
-        for quantity in self.field.system.states:
-            blocks.append(everything[offset : offset + quantity.size])
-            offset += quantity.size
+        everything, blocks = self._everything, self._blocks()
         if fast is not None:
             candidates = [fast]
         else:
@@ -213,3 +242,8 @@ class Search:
         _, jacobian = self._rows(places, np.tile(self.members, n_samples)).jacobian()
         unscaled = jacobian * self.box.scale[:, None] / self.box.scale
         return find_structure(unscaled, candidates)
+
+    def _blocks(self) -> list[np.ndarray]:
+        """Indices of the states of each declared quantity."""
+        ends = np.cumsum([quantity.size for quantity in self.field.system.states])
+        return np.split(self._everything, ends[:-1])
