@@ -119,7 +119,7 @@ class LateralInhibitionField(System):
 
     (* is the convolution over positions, G a Gaussian of area 1). At rest each spatial frequency is
     divided by 1 + w^(k): low frequencies are damped, edges overshoot, which is what Mach bands are.
-    Ratliff 1965, "Mach Bands", ch. 3; difference of Gaussians after Rodieck 1965, Vision Res
+    Ratliff 1965, "Mach Bands"; difference of Gaussians after Rodieck 1965, Vision Res
     5:583-601. Rates are deviations from a background, so they may be negative.
 
     Args:

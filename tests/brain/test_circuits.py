@@ -15,6 +15,7 @@ from clinode.brain.circuits import (
 )
 from clinode.dynamics.equilibria import find_equilibria
 from clinode.errors import ArgumentError
+from clinode.units import check_dimensions
 
 
 def rates(system, u):
@@ -272,3 +273,19 @@ def test_a_batch_of_constants_gives_what_each_gives():
     batch = LateralInhibition(4).with_constants(w=w).vector_field(0.0, x, u)
     each = [LateralInhibition(4, w=w[i]).vector_field(0.0, x[i], u[i]) for i in range(3)]
     torch.testing.assert_close(batch, torch.stack(each), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        LateralInhibition(3),
+        WinnerTakeAll(3),
+        LateralInhibitionField(8),
+        WongWang(),
+        NoisyWongWang(),
+        RingAttractor(8),
+    ],
+    ids=lambda system: type(system).__name__,
+)
+def test_units_agree(system):
+    check_dimensions(system)
