@@ -15,6 +15,7 @@ from clinode.brain.memory import (
 )
 from clinode.dynamics import simulate
 from clinode.errors import ArgumentError, SolverError
+from clinode.units import check_dimensions
 
 
 def random_patterns(count, n, seed):
@@ -241,3 +242,10 @@ def test_a_recall_cut_short_is_no_recall():
         Hopfield.store(patterns).complete(
             random_patterns(1, 100, 9)[0], generator=draws(0), max_sweeps=1
         )
+
+
+def test_units_agree():
+    patterns = random_patterns(2, 5, 0)
+    check_dimensions(Hopfield.store(patterns))
+    check_dimensions(GradedHopfield(Hopfield.store(patterns).weights))
+    check_dimensions(ModernHopfield(patterns))
