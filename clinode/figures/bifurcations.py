@@ -1,0 +1,188 @@
+"""What a system does over a parameter, drawn: bifurcation diagrams and firing rates.
+
+Every axis carries the name and the unit of what it shows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from torch import Tensor
+
+from clinode.dynamics.branch import Branch, SpecialPoint
+from clinode.dynamics.onset import Onset
+from clinode.errors import ArgumentError
+from clinode.figures.dynamics import axis_label, frequency_unit
+from clinode.figures.picture import INK, LOWER, RAISE, styled
+from clinode.system import flat_names
+
+
+def bifurcation_figure(branches: Branch | Sequence[Branch], state: str | None = None) -> Figure:
+    """Equilibria and cycles over a parameter: solid where stable, dashed where not.
+
+    Of cycles the lowest and the highest value is drawn. Special points are named.
+
+    Args:
+        branches: Of one parameter.
+        state: The flat name of the state to draw; the first by default.
+
+    Raises:
+        ArgumentError: No branch, branches of several parameters, an unknown state.
+    """
+    branches = [branches] if isinstance(branches, Branch) else list(branches)
+    if not branches or len({branch.parameter for branch in branches}) > 1:
+        raise ArgumentError("branches of one parameter are drawn together, at least one")
+    names = flat_names(branches[0].quantities)
+    units = [q.unit for q in branches[0].quantities for _ in q.names]
+    if state is not None and state not in names:
+        raise ArgumentError(f"the branch has no state '{state}'")
+    index = 0 if state is None else names.index(state)
+    with styled():
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        axis = figure.subplots()
+        for branch in branches:
+            color = INK if branch.periods is None else LOWER
+            sides = [branch.lowest] if branch.periods is None else [branch.lowest, branch.highest]
+            for side in sides:
+                _by_stability(axis, branch.values, side[:, index], branch.stable, color)
+        notes = [p for branch in branches for p in _places(branch, index)]
+        _name_points(axis, notes)
+        axis.set_xlabel(axis_label(branches[0].parameter, branches[0].unit))
+        axis.set_ylabel(axis_label(names[index], units[index]))
+        handles = [
+            Line2D([], [], color=INK, lw=1.6, label="stable"),
+            Line2D([], [], color=INK, lw=1.2, ls=(0, (4, 2)), label="unstable"),
+        ]
+        if any(branch.periods is not None for branch in branches):
+            handles.append(Line2D([], [], color=LOWER, lw=1.6, label="cycle, lowest and highest"))
+        figure.legend(
+            handles=handles, fontsize=8, frameon=False, loc="outside upper right", ncols=3
+        )
+    return figure
+
+
+def frequency_figure(
+    values: np.ndarray | Tensor,
+    frequencies: np.ndarray | Tensor,
+    *,
+    parameter: str,
+    unit: str,
+    time_unit: str,
+    law: tuple[np.ndarray, np.ndarray, str] | None = None,
+) -> Figure:
+    """Firing rate over the input, the f-I curve.
+
+    Args:
+        values: (point,), the input or another parameter.
+        frequencies: (point,), cycles per time unit; 0 where it rests, NaN where unknown.
+        parameter: Name of the parameter.
+        unit: Its unit.
+        time_unit: Of the system. Of "ms" and "s", frequencies are shown in Hz.
+        law: A curve to compare with: values, frequencies per time unit, and what it is called.
+    """
+    factor, name = frequency_unit(time_unit)
+    with styled():
+        figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+        axis = figure.subplots()
+        at = np.asarray(torch.as_tensor(values).detach())
+        rate = factor * np.asarray(torch.as_tensor(frequencies).detach())
+        axis.plot(at, rate, "o-" if law is None else "o", color=LOWER, lw=1.3, markersize=3.5,
+                  label="computed")  # fmt: skip
+        if law is not None:
+            axis.plot(law[0], factor * np.asarray(law[1]), color=RAISE, lw=1.1, label=law[2])
+            axis.legend(fontsize=8, frameon=False, loc="lower right")
+        axis.set_xlabel(axis_label(parameter, unit))
+        axis.set_ylabel(axis_label("frequency", name))
+        axis.set_ylim(bottom=0)
+        axis.grid(color="#eaeef2", lw=0.8)
+    return figure
+
+
+def onset_figure(onset: Onset) -> Figure:
+    """The f-I curve from the onset of firing on: stable cycles, and the law they begin with.
+
+    Args:
+        onset: With a branch of cycles.
+
+    Raises:
+        ArgumentError: No firing was found.
+    """
+    cycles = onset.cycles
+    if cycles is None or cycles.periods is None:
+        raise ArgumentError(f"there is no firing to draw: {onset.verdict}")
+    order = np.argsort(cycles.values)
+    stable = order[cycles.stable[order]]
+    values, frequencies = cycles.values[stable], 1 / cycles.periods[stable]
+    law = None
+    if onset.law is not None and onset.law.kind == "sqrt" and onset.law.coefficient is not None:
+        start = float(onset.value.detach())
+        at = np.linspace(start, values.max(), 200)
+        law = (at, onset.law.coefficient * np.sqrt(at - start), "square-root law of its onset")
+    return frequency_figure(
+        values, frequencies, parameter=cycles.parameter, unit=cycles.unit,
+        time_unit=cycles.time_unit, law=law,
+    )  # fmt: skip
+
+
+def _by_stability(axis: Axes, x: np.ndarray, y: np.ndarray, stable: np.ndarray, color: str) -> None:
+    """One line a piece of equal stability; pieces meet, so that no gap is drawn between them."""
+    edges = np.flatnonzero(np.diff(stable.astype(int))) + 1
+    for a, b in zip([0, *edges], [*edges, len(x)], strict=True):
+        piece = slice(a, min(b + 1, len(x)))
+        style = {"lw": 1.7} if stable[a] else {"lw": 1.2, "ls": (0, (4, 2))}
+        axis.plot(x[piece], y[piece], color=color, **style)
+
+
+_SHORT = {
+    "fold": "fold",
+    "hopf": "Hopf",
+    "branch point": "branch point",
+    "cycle fold": "fold of cycles",
+    "period doubling": "period doubling",
+    "torus": "torus",
+}
+
+
+def _places(branch: Branch, index: int) -> list[tuple[float, float, str]]:
+    places = []
+    for point in branch.points:
+        value = float(point.value.detach())
+        height = float(point.state.detach()[index])
+        if branch.periods is not None:
+            height = float(branch.highest[np.abs(branch.values - value).argmin(), index])
+        places.append((value, height, _described(point)))
+    return places
+
+
+def _described(point: SpecialPoint) -> str:
+    text = _SHORT.get(point.kind, point.kind)
+    if point.kind == "hopf" and point.criticality in ("subcritical", "supercritical"):
+        text = f"{point.criticality} Hopf"
+    return f"{text} {float(point.value.detach()):.4g}"
+
+
+def _name_points(axis: Axes, notes: list[tuple[float, float, str]]) -> None:
+    """Dots with their names beside them, names kept inside the axes and apart from each other."""
+    low, high = axis.get_xlim()
+    bottom, top = axis.get_ylim()
+    taken: list[tuple[float, float]] = []
+    for value, height, text in sorted(notes):
+        axis.plot(value, height, "o", color=RAISE, markersize=5, zorder=6)
+        across = (value - low) / (high - low)
+        up = _AXIS_POINTS * (height - bottom) / (top - bottom) + 8
+        while any(abs(across - x) < 0.35 and abs(up - y) < 11 for x, y in taken):
+            up += 11
+        taken.append((across, up))
+        right = across > 0.62
+        offset = (-6 if right else 6, up - _AXIS_POINTS * (height - bottom) / (top - bottom))
+        axis.annotate(
+            text, (value, height), xytext=offset, textcoords="offset points", fontsize=8,
+            color=RAISE, ha="right" if right else "left", va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6},
+        )  # fmt: skip
+
+
+_AXIS_POINTS = 270  # height of the axes of a bifurcation diagram, about
