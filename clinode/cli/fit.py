@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clinode.cli.options import Answer, Data
-from clinode.errors import ArgumentError
+from clinode.errors import ArgumentError, SchemaError
 
 if TYPE_CHECKING:
     from clinode.cohort import Cohort, Task
@@ -128,7 +128,14 @@ def predict(
     check_ending(out)
     check_place(out)
     fitted = clinode.load_run(run, device=device)
-    table = fitted.predict(data.read())
+    cohort = data.read()
+    if not len(cohort):
+        raise SchemaError(
+            "no subject is left to predict",
+            where=data.data.name,
+            fix="look at what was dropped: clinode check",
+        )
+    table = fitted.predict(cohort)
     write_table(table, out)
     n_subjects = len(table["subject_id"].unique())
     result = {"out": out, "rows": len(table), "subjects": n_subjects}
@@ -157,7 +164,8 @@ def take_part(run: "Run", cohort: "Cohort", part: str) -> "Cohort":
 
 
 def _settings(path: Path | None, changes: list[str]) -> dict[str, Any]:
-    from clinode.cli.settings import check_names, read_yaml, with_changes
+    from clinode.cli.settings import check_names, with_changes
+    from clinode.cohort.strict_yaml import read_yaml
 
     stored = {} if path is None else read_yaml(path)
     settings = {name: value for name, value in stored.items() if name not in OF_A_RUN}

@@ -1,68 +1,20 @@
 """Text becomes settings: strict YAML, `--set name=value`, and the dataclasses they fill.
 
-YAML is read by the rules of version 1.2: `1e-3` is a number, `no` is a word, `22:30` is a text.
-Tags, aliases and repeated keys are refused, and an unknown key gets the nearest real one.
+An unknown name gets the nearest real one.
 """
 
 import dataclasses
 import difflib
 import json
-import re
-from collections.abc import Hashable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from clinode.cohort.strict_yaml import parse_yaml
 from clinode.errors import ArgumentError
 
 Settings = TypeVar("Settings")
-LARGEST_BYTES = 256_000
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a settings file.
-
-    Raises:
-        ArgumentError: It is missing, or is not strict YAML; the line is named, never its text.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ArgumentError(
-            f"the file cannot be read ({error.strerror})", where=path.name, fix="check the path"
-        ) from None
-    if len(raw) > LARGEST_BYTES:
-        raise ArgumentError(f"{len(raw):,} bytes are no settings file", where=path.name)
-    try:
-        settings = parse_yaml(raw.decode(), where=path.name)
-    except UnicodeDecodeError as error:
-        raise ArgumentError(f"byte {error.start} is not UTF-8", where=path.name) from None
-    if not isinstance(settings, dict):
-        raise ArgumentError("expected lines of the form `name: value`", where=path.name)
-    return settings
-
-
-def parse_yaml(text: str, *, where: str) -> Any:
-    """What a text of strict YAML says.
-
-    Raises:
-        ArgumentError: It is not strict YAML.
-
-    Example:
-        >>> parse_yaml("{rate: 1e-3, at: 22:30, answer: no}", where="--set")
-        {'rate': 0.001, 'at': '22:30', 'answer': 'no'}
-    """
-    try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = "" if mark is None else f" at line {mark.line + 1}"
-        why = error.problem if isinstance(error, _Refused) else "not valid YAML"
-        raise ArgumentError(f"{why}{place}", where=where) from None
-    except RecursionError:
-        raise ArgumentError("it is nested too deeply", where=where) from None
 
 
 def with_changes(settings: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
@@ -123,46 +75,3 @@ def check_names(values: Iterable[str], known: Iterable[str], *, where: str) -> N
             nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
             fix = f"did you mean {nearest[0]!r}?" if nearest else f"choose among {', '.join(known)}"
             raise ArgumentError(f"there is no setting {name!r}", where=where, fix=fix)
-
-
-class _Refused(yaml.constructor.ConstructorError):
-    """Valid YAML that settings must not hold."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.2 scalars; no tags, no aliases, no repeated keys."""
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012  # so does its parent; those of 1.1 are left behind
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
-            raise _Refused(problem="aliases are not allowed", problem_mark=event.start_mark)
-        if getattr(event, "tag", None) is not None:
-            raise _Refused(problem="tags are not allowed", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
-        return float(node.value)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise _Refused(problem="a name must be one word", problem_mark=key.start_mark)
-            if key.value in seen:
-                raise _Refused(problem="a name is repeated", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-for _tag, _pattern, _letters in (
-    ("null", r"null|~|", ["n", "~", ""]),
-    ("bool", r"true|false", ["t", "f"]),
-    ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-):
-    _StrictLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _letters
-    )
-_StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from clinode.cohort.schema import Conversion
-from clinode.errors import ArgumentError, SchemaError
+from clinode.cohort.strict_yaml import read_yaml
+from clinode.errors import ArgumentError
 
 ANY = "*"
 MISSING_TOKENS = ("", "na", "n/a", "nan", "nat", "null", "none", "nil", "?", "-", "--", ".")
@@ -76,12 +77,12 @@ class Policy:
         """The policy that `to_dict` wrote; fields may be left out.
 
         Raises:
-            SchemaError: A field is unknown or holds something else than it should.
+            ArgumentError: A field is unknown or holds something else than it should.
         """
         known = [entry.name for entry in fields(cls)]
         unknown = sorted(set(map(str, data)) - set(known))
         if unknown:
-            raise SchemaError(
+            raise ArgumentError(
                 f"a policy has no field {unknown[0]!r}",
                 where=where,
                 fix=f"the fields are {', '.join(known)}",
@@ -113,7 +114,7 @@ class Policy:
             if "strict" in data:
                 values["strict"] = _truth(data["strict"])
         except (TypeError, ValueError, AttributeError, IndexError, KeyError):
-            raise SchemaError(
+            raise ArgumentError(
                 "a field of the policy does not hold what it should",
                 where=where,
                 fix="compare with the file that `clinode check --suggest` writes",
@@ -129,39 +130,11 @@ class Policy:
         """Read a policy from YAML.
 
         Raises:
-            SchemaError: The file is missing, is not YAML, or has a field that a policy has not.
+            ArgumentError: The file is missing, is not strict YAML, or has a field that a policy has
+                not.
         """
         path = Path(path)
-        try:
-            data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-        except FileNotFoundError:
-            raise SchemaError("the policy file is missing", where=path.name) from None
-        except UnicodeDecodeError as error:
-            raise SchemaError(f"byte {error.start} is not UTF-8", where=path.name) from None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = "" if mark is None else f" at line {mark.line + 1}"
-            raise SchemaError(f"not a policy in YAML{line}", where=path.name) from None
-        if not isinstance(data, dict):
-            raise SchemaError("a policy is a list of fields with values", where=path.name)
-        return cls.from_dict(data, where=path.name)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without aliases and without repeated keys."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(problem="aliases are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if len(set(map(str, keys))) < len(keys):
-            raise yaml.constructor.ConstructorError(
-                problem="a key is repeated", problem_mark=node.start_mark
-            )
-        return super().construct_mapping(node, deep)
+        return cls.from_dict(read_yaml(path), where=path.name)
 
 
 def _text(value: object) -> str:
@@ -171,8 +144,10 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    # 1e-3 is a string to YAML 1.1, so text of a number is taken too
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    # infinity is written as text by `to_yaml`, and read as one
+    if isinstance(value, str) and value in (".inf", "-.inf"):
+        return float(value.replace(".", ""))
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
     return float(value)
 
