@@ -368,7 +368,7 @@ def _refuse_merges(ledger: Ledger, parts: Parts) -> None:
             raise SchemaError(
                 f"{count:,} rows repeat a key of subject, time and variable",
                 where=several[0].source.name,
-                fix="keep one of them, or read it with strict=False, which takes the mean",
+                fix="keep one of them, or read it without strict, which takes the mean",
             )
 
 

@@ -15,7 +15,17 @@ from clinode.cohort.ledger import Entry
 from clinode.cohort.policy import ANY, Policy
 from clinode.cohort.schema import Variable, plain_name
 from clinode.cohort.sources import literal, quoted, reading, unreadable
-from clinode.cohort.staging import BOUND, FAULTS, FINE, MISSING, NOT_A_NUMBER, TEXT, Staged
+from clinode.cohort.staging import (
+    BOUND,
+    FAULTS,
+    FINE,
+    FORMULA_FOR_A_SUBJECT,
+    MEND,
+    MISSING,
+    NOT_A_NUMBER,
+    TEXT,
+    Staged,
+)
 from clinode.cohort.variables import DESCRIPTORS, find_variable, is_identifier
 from clinode.errors import SchemaError
 
@@ -24,6 +34,7 @@ FEWEST_SUBJECTS = 11  # no smaller cell is shown (CMS cell size policy: none of 
 
 KEPT = 0
 NO_SUBJECT, NO_NAME, LEFT_OUT, NO_TIME, BAD_TIME, SENTINEL, IMPOSSIBLE, BACKWARD = range(20, 28)
+FORMULA_SUBJECT, FORMULA_NAME, BAD_END = range(28, 31)
 IDENTIFIER, DESCRIPTOR = 40, 41
 REASONS = {
     **{fault: reason for fault, reason in enumerate(FAULTS) if fault},
@@ -34,12 +45,23 @@ REASONS = {
     BAD_TIME: "the time is not a number",
     SENTINEL: "sentinel",
     IMPOSSIBLE: "impossible value",
+    BAD_END: "the end is not a number",
     BACKWARD: "ends before it starts",
+    FORMULA_SUBJECT: FORMULA_FOR_A_SUBJECT,
+    FORMULA_NAME: "a formula in place of a variable name",
     IDENTIFIER: "identifier, it is the subject_id of the statics",
     DESCRIPTOR: "descriptor, it belongs to the statics",
 }
 
-_VARIABLE, _IDENTIFIER, _DESCRIPTOR, _LEFT_OUT, _NO_NAME = range(5)
+_AT_FAULT = {  # the column that a verdict blames, where it is not that of the value
+    "subject": (NO_SUBJECT, FORMULA_SUBJECT),
+    "variable": (NO_NAME, FORMULA_NAME, LEFT_OUT, IDENTIFIER, DESCRIPTOR),
+    "time": (NO_TIME, BAD_TIME),
+    "start": (NO_TIME, BAD_TIME),
+    "end": (BAD_END, BACKWARD),
+}
+_VARIABLE, _IDENTIFIER, _DESCRIPTOR, _LEFT_OUT, _FORMULA = range(5)
+_NAMELESS = (NO_SUBJECT, NO_NAME, FORMULA_SUBJECT, FORMULA_NAME)  # no variable to count them under
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,7 @@ def read_rules(
         if arrived in policy.leave_out or name in policy.leave_out:
             roles[arrived] = (_LEFT_OUT, name)
         elif name[0] in "=@":
-            roles[arrived] = (_NO_NAME, "")
+            roles[arrived] = (_FORMULA, "")
         elif name in known:
             roles[arrived] = (_VARIABLE, name)
         elif name in policy.statics:
@@ -155,7 +177,7 @@ def judge(
         if verdict != KEPT:
             action = "moved" if verdict in (IDENTIFIER, DESCRIPTOR) else "dropped"
             reason = REASONS[verdict]
-            name = "" if verdict in (NO_SUBJECT, NO_NAME) else name
+            name = "" if verdict in _NAMELESS else name
             entries.append(
                 Entry(table=table, action=action, reason=reason, variable=name, rows=count)
             )
@@ -239,8 +261,10 @@ def _conversion_sql(variables: tuple[Variable, ...]) -> str:
 
 def _verdict_sql(marks: list[tuple[float, ...]], times: list[str]) -> str:
     cases = [
-        f"WHEN subject IS NULL OR subject[1] IN ('=', '@') THEN {NO_SUBJECT}",
-        f"WHEN variable IS NULL OR role = {_NO_NAME} THEN {NO_NAME}",
+        f"WHEN subject IS NULL THEN {NO_SUBJECT}",
+        f"WHEN subject[1] IN ('=', '@') THEN {FORMULA_SUBJECT}",
+        f"WHEN variable IS NULL THEN {NO_NAME}",
+        f"WHEN role = {_FORMULA} THEN {FORMULA_NAME}",
         f"WHEN role = {_LEFT_OUT} THEN {LEFT_OUT}",
         f"WHEN value_fault IN ({MISSING}, {NOT_A_NUMBER}) THEN value_fault",
         f"WHEN role = {_IDENTIFIER} THEN {IDENTIFIER}",
@@ -251,9 +275,8 @@ def _verdict_sql(marks: list[tuple[float, ...]], times: list[str]) -> str:
         empty = f"({MISSING}, {NOT_A_NUMBER})"
         if time != "end":  # without an end it is an impulse
             cases.append(f"WHEN {time}_fault IN {empty} THEN {NO_TIME}")
-        cases.append(
-            f"WHEN {time}_fault NOT IN ({FINE}, {MISSING}, {NOT_A_NUMBER}) THEN {BAD_TIME}"
-        )
+        bad = BAD_END if time == "end" else BAD_TIME
+        cases.append(f"WHEN {time}_fault NOT IN ({FINE}, {MISSING}, {NOT_A_NUMBER}) THEN {bad}")
     if "end" in times:
         cases.append(f'WHEN "end" < start THEN {BACKWARD}')
     for group, values in enumerate(marks):
@@ -324,11 +347,13 @@ def _refuse_changes(connection: duckdb.DuckDBPyConnection, staged: Staged, view:
         return
     number, verdict, variable = rows[0]
     reason = "the unit is converted" if verdict == KEPT else REASONS[verdict]
-    column = staged.columns.get("value") or variable
+    roles = [role for role, verdicts in _AT_FAULT.items() if verdict in verdicts]
+    named = [staged.columns[role] for role in [*roles, "value"] if role in staged.columns]
+    column = named[0] if named else variable
     raise SchemaError(
         f"row {number:,}, column {column!r}: {reason}",
         where=staged.source.name,
-        fix="mend the file, or read it with strict=False and look at cohort.ledger",
+        fix=MEND,
     )
 
 

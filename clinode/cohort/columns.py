@@ -127,7 +127,8 @@ def example(source: Source) -> str:
     return (
         f'read_cohort("{source.name}", subject="{names[0]}", time="{names[1]}", '
         f'variable="{names[2]}", value="{names[3]}") for one row an observation, or without '
-        "variable and value for one column a variable"
+        "variable and value for one column a variable; at the command line the same words are "
+        f"options: --subject {names[0]}"
     )
 
 

@@ -314,7 +314,8 @@ def _layout(source: Source, told: dict[str, str | None]) -> str:
         f"column {found[there]!r} is that of a long table, but no column of the {missing} was "
         f"recognised; {columns_in_words(source)}",
         where=source.name,
-        fix=f'name it: {missing}="...", or say format="wide" for one column a variable',
+        fix=f'name it: {missing}="..." (--{missing} ...), or say format="wide" (--format wide) for '
+        "one column a variable",
     )
 
 

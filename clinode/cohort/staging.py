@@ -23,6 +23,8 @@ CLOCK = "hh:mm"
 """The time unit of text such as 07:42, hours and minutes since time zero."""
 
 FINE, MISSING, NOT_A_NUMBER, INFINITE, FORMULA, BOUND, TEXT = range(7)
+FORMULA_FOR_A_SUBJECT = "a formula in place of a subject"
+MEND = "mend the file, or read it without strict and look at what its ledger counts"
 FAULTS = ("", "no value", "NaN", "infinite", "a formula", "a bound (< or >)", "not a number")
 
 _NUMBER_TYPES = (

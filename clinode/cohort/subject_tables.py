@@ -20,6 +20,8 @@ from clinode.cohort.sources import Source, quoted, reading
 from clinode.cohort.staging import (
     FAULTS,
     FINE,
+    FORMULA_FOR_A_SUBJECT,
+    MEND,
     MISSING,
     NOT_A_NUMBER,
     TEXT,
@@ -111,7 +113,8 @@ def read_cells(
     with reading(source):
         data = connection.execute(f"SELECT {', '.join(parts)} FROM {source.relation}").fetchnumpy()
     ids = np.ma.filled(np.ma.asarray(data["subject"], dtype=object), None)
-    has_id = np.array([name is not None and name[0] not in "=@" for name in ids], dtype=bool)
+    fault = np.array([_id_fault(name) for name in ids], dtype=object)
+    has_id = fault == ""
     cells = Cells(table, source.name, ids[has_id])
     if prediction_time is not None:
         faults = np.asarray(data["prediction_time_fault"])
@@ -126,10 +129,13 @@ def read_cells(
             )
     for position, name in enumerate(names):
         cells.count("read", "", name, len(ids))
-        cells.count("dropped", "no subject", name, (~has_id).sum())
+        for reason in sorted({*fault[~has_id]}):
+            cells.count("dropped", reason, name, (fault == reason).sum())
         if policy.strict and not has_id.all():
-            row = int(np.flatnonzero(~has_id)[0]) + 1
-            raise SchemaError(f"row {row:,}, column {subject!r}: no subject", where=source.name)
+            row = int(np.flatnonzero(~has_id)[0])
+            raise SchemaError(
+                f"row {row + 1:,}, column {subject!r}: {fault[row]}", where=source.name, fix=MEND
+            )
         _take_column(
             cells,
             name,
@@ -141,6 +147,12 @@ def read_cells(
             declared or {},
         )
     return cells
+
+
+def _id_fault(name: str | None) -> str:
+    if name is None:
+        return "no subject"
+    return FORMULA_FOR_A_SUBJECT if name[0] in "=@" else ""
 
 
 def merge_statics(
@@ -310,7 +322,7 @@ def _take_column(
             raise SchemaError(
                 f"row {row[np.flatnonzero(hit)[0]]:,}, column {name!r}: {reason}",
                 where=cells.name,
-                fix="mend the file, or read it with strict=False and look at cohort.ledger",
+                fix=MEND,
             )
     cells.columns[name] = np.where(verdict == "", value, np.nan)
     cells.variables[name] = variable

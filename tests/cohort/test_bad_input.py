@@ -186,24 +186,38 @@ def test_a_cell_that_is_no_number_is_dropped_by_its_reason(tmp_path, cell, reaso
 
 
 @pytest.mark.parametrize(
-    ("row", "reason"),
+    ("row", "reason", "column"),
     [
-        (",2.0,HR,80\n", "no subject"),
-        ("=A1,2.0,HR,80\n", "no subject"),
-        (f"{SECRET},,HR,80\n", "no time"),
-        (f"{SECRET},soon,HR,80\n", "the time is not a number"),
-        (f"{SECRET},inf,HR,80\n", "the time is not a number"),
-        (f"{SECRET},2.0,,80\n", "no variable name"),
-        (f'{SECRET},2.0,"=HYPERLINK(""x"")",80\n', "no variable name"),
+        (",2.0,HR,80\n", "no subject", "subject_id"),
+        ("=A1,2.0,HR,80\n", "a formula in place of a subject", "subject_id"),
+        (f"{SECRET},,HR,80\n", "no time", "time"),
+        (f"{SECRET},soon,HR,80\n", "the time is not a number", "time"),
+        (f"{SECRET},inf,HR,80\n", "the time is not a number", "time"),
+        (f"{SECRET},2.0,,80\n", "no variable name", "variable"),
+        (
+            f'{SECRET},2.0,"=HYPERLINK(""x"")",80\n',
+            "a formula in place of a variable name",
+            "variable",
+        ),
     ],
 )
-def test_a_row_without_subject_time_or_name_is_dropped_by_its_reason(tmp_path, row, reason):
+def test_a_row_without_subject_time_or_name_is_dropped_by_its_reason(tmp_path, row, reason, column):
     path = csv_file(tmp_path, HEADER + ROWS + row)
     cohort = read_cohort(path)
     assert cohort.subjects.tolist() == [SECRET, "other"]
     assert cohort.ledger.rows("observations", "dropped", reason) == 1
     assert cohort.ledger.balanced
-    assert refused(path, strict=True).problem == f"row 4, column 'value': {reason}"
+    assert refused(path, strict=True).problem == f"row 4, column {column!r}: {reason}"
+
+
+def test_an_end_that_is_no_number_is_blamed_on_its_column(tmp_path):
+    path = csv_file(tmp_path, HEADER + ROWS)
+    text = f"subject_id,start,end,drug,rate\n{SECRET},1,2,x,1\n{SECRET},3,soon,x,1\n"
+    inputs = csv_file(tmp_path, text, "inputs.csv")
+    ledger = read_cohort(path, inputs=inputs).ledger
+    assert ledger.rows("inputs", "dropped", "the end is not a number") == 1
+    error = refused(path, inputs=inputs, strict=True)
+    assert error.problem == "row 2, column 'end': the end is not a number"
 
 
 def test_formulas_as_names_of_variables_never_enter_the_cohort(tmp_path):
@@ -219,6 +233,11 @@ def test_faults_of_statics_outcomes_and_inputs_name_their_table(tmp_path):
     assert cohort.ledger.rows("statics", "dropped", "not a number") == 1
     error = refused(path, statics=statics, strict=True)
     assert (error.where, error.problem) == ("statics.csv", "row 1, column 'age': not a number")
+    formula = csv_file(tmp_path, f"subject_id,age\n{SECRET},70\n=A1,50\n", "statics.csv")
+    cohort = read_cohort(path, statics=formula)
+    assert cohort.ledger.rows("statics", "dropped", "a formula in place of a subject") == 1
+    error = refused(path, statics=formula, strict=True)
+    assert error.problem == "row 2, column 'subject_id': a formula in place of a subject"
     outcomes = csv_file(tmp_path, f"subject_id,died\n{SECRET},0\n{SECRET},1\n", "outcomes.csv")
     error = refused(path, outcomes=outcomes)
     assert error.where == "outcomes.csv"
@@ -228,7 +247,7 @@ def test_faults_of_statics_outcomes_and_inputs_name_their_table(tmp_path):
     assert read_cohort(path, inputs=inputs).ledger.rows("inputs", "dropped") == 1
     error = refused(path, inputs=inputs, strict=True)
     assert error.where == "inputs.csv"
-    assert error.problem == "row 2, column 'rate': ends before it starts"
+    assert error.problem == "row 2, column 'end': ends before it starts"
 
 
 def test_files_of_one_table_must_agree(tmp_path):

@@ -196,6 +196,17 @@ def test_observations_before_time_zero_and_equal_records_are_told():
     assert found["duplicate"]["rows"] == 1
 
 
+def test_rows_out_of_order_are_sorted_counted_and_told(tmp_path):
+    rows = [(1, 3.0, 80.0), (1, 1.0, 81.0), (1, 2.0, 82.0), (2, 0.0, 70.0), (2, 5.0, 71.0)]
+    table = pd.DataFrame(rows, columns=["subject_id", "time", "value"]).assign(variable="HR")
+    table.to_csv(tmp_path / "observations.csv", index=False)
+    found = {f["kind"]: f for f in check(tmp_path / "observations.csv")["findings"]}
+    assert found["order"]["text"] == "rows out of order: 1"
+    cohort = read_cohort(tmp_path / "observations.csv")
+    assert cohort.observations["time"].tolist() == [1.0, 2.0, 3.0, 0.0, 5.0]
+    assert cohort.n_observations == len(rows)
+
+
 def test_ids_that_a_spreadsheet_has_spoiled_are_told(tmp_path):
     ids = ["00123", "123", "1.23E+10"]
     table = pd.DataFrame({"subject_id": ids, "time": 0.0, "variable": "HR", "value": 80.0})

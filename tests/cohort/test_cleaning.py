@@ -78,10 +78,10 @@ def test_the_default_policy_case_by_case(arrived, variable, kept, reason):
         ((1, 0.0, "HR", 900.0), "row 2, column 'value': impossible value"),
         ((1, 0.0, "Temp", 98.6), "row 2, column 'value': the unit is converted"),
         ((1, 0.0, "HR", float("nan")), "row 2, column 'value': no value"),
-        ((1, float("inf"), "HR", 80.0), "row 2, column 'value': the time is not a number"),
-        ((1, 0.0, "", 80.0), "row 2, column 'value': no variable name"),
-        ((1, 0.0, "Age", 70.0), "row 2, column 'value': descriptor"),
-        ((1, 0.0, "RecordID", 1.0), "row 2, column 'value': identifier"),
+        ((1, float("inf"), "HR", 80.0), "row 2, column 'time': the time is not a number"),
+        ((1, 0.0, "", 80.0), "row 2, column 'variable': no variable name"),
+        ((1, 0.0, "Age", 70.0), "row 2, column 'variable': descriptor"),
+        ((1, 0.0, "RecordID", 1.0), "row 2, column 'variable': identifier"),
     ],
 )
 def test_a_strict_reading_makes_each_change_an_error_with_its_row(row, words):
@@ -225,7 +225,7 @@ def test_an_interval_that_ends_before_it_starts_is_dropped_and_counted():
     cohort = read([(1, 0.0, "HR", 80.0)], inputs=inputs)
     assert len(cohort.inputs) == 2
     assert reasons(cohort, "dropped", "inputs") == {"ends before it starts": 1}
-    with pytest.raises(SchemaError, match="row 1, column 'value': ends before it starts"):
+    with pytest.raises(SchemaError, match="row 1, column 'end': ends before it starts"):
         read([(1, 0.0, "HR", 80.0)], inputs=inputs, strict=True)
 
 

@@ -290,6 +290,14 @@ def test_a_file_that_breaks_the_standard_is_named(root, change, words):
     assert caught.value.where == "data/train/0.parquet"
 
 
+def test_a_person_in_two_published_splits_is_refused(root):
+    splits = pd.DataFrame({"subject_id": [7, 7, 9], "split": ["train", "held_out", "train"]})
+    splits.to_parquet(root / "metadata" / "subject_splits.parquet")
+    with pytest.raises(SchemaError, match="a subject is in two splits") as caught:
+        read_cohort(root)
+    assert caught.value.where == "subject_splits.parquet"
+
+
 def test_files_in_the_wild_are_cast(root, cohort):
     """float64 numbers, nanoseconds, large strings and further columns are no fault."""
     frame = table(PERSON_7).astype({"numeric_value": "float64", "time": "datetime64[ns]"})
