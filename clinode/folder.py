@@ -128,12 +128,17 @@ def check_place(path: Path | str) -> None:
         ResourceError: The disk is full.
     """
     path = Path(path).resolve()
-    with _disk_errors(path):
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        trial = path.with_name(_private_name(path, "tmp"))
-        trial.mkdir()
-        trial.rmdir()
+    trial = path.with_name(_private_name(path, "tmp"))
+    try:
+        with _disk_errors(path):
+            if not path.parent.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+            trial.mkdir()
+            trial.rmdir()
+    except (FileNotFoundError, FileExistsError, NotADirectoryError):
+        raise OutputError(
+            "no folder can be made there", where=str(path), fix="check the path"
+        ) from None
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:

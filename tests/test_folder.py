@@ -208,6 +208,18 @@ def test_a_parent_with_no_write_permission_is_refused(tmp_path):
         check_writable(parent / "run")
 
 
+def test_a_place_below_a_file_is_refused_in_words(tmp_path):
+    (tmp_path / "file").write_text("words", encoding="utf-8")
+    with pytest.raises(OutputError, match="no folder can be made there"):
+        check_writable(tmp_path / "file" / "run")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")
+def test_a_place_where_the_system_makes_no_folders_is_refused_in_words():
+    with pytest.raises(OutputError, match=r"no folder can be made there|not allowed"):
+        check_writable("/proc/run")
+
+
 def test_an_occupied_target_is_never_touched(tmp_path):
     target = tmp_path / "thesis"
     target.mkdir()
