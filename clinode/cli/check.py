@@ -43,7 +43,7 @@ def _what_there_is(found: dict[str, Any]) -> list[str]:
 
     fingerprint = found["fingerprint"]
     measured = [
-        (variable["name"], variable["unit"], variable["n"], variable["n_subjects"])
+        (variable["name"], _unit(variable), variable["n"], variable["n_subjects"])
         for variable in fingerprint["variables"]
     ]
     return [
@@ -52,6 +52,10 @@ def _what_there_is(found: dict[str, Any]) -> list[str]:
         "",
         *table(["variable", "unit", "observations", "subjects"], measured),
     ]
+
+
+def _unit(variable: dict[str, Any]) -> str:
+    return "" if variable["unit"] == "1" else variable["unit"]  # dimensionless, or nobody said
 
 
 def _ledger(found: dict[str, Any]) -> list[str]:

@@ -1,7 +1,8 @@
 """`clinode explain` and `report`: what moved the output of a run, as tables and as pages."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -14,41 +15,65 @@ if TYPE_CHECKING:
     from clinode.cohort import Cohort
     from clinode.training import Run
 
-Method = Annotated[str, typer.Option(help="A method of `clinode list`.")]
-Baseline = Annotated[
-    str, typer.Option(help="What it is measured from: cohort_mean, normal, carry.")
-]
-At = Annotated[float | None, typer.Option(help="Prediction time in hours, other than the task's.")]
-Tolerance = Annotated[
-    float, typer.Option(help="Largest completeness gap; above it no map is shown.")
-]
-Subjects = Annotated[int | None, typer.Option(min=1, help="Explain only so many, the first ones.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Write over an earlier one.")]
+
+@dataclass(frozen=True, kw_only=True)
+class Explaining:
+    """Whose output is explained, how, and where the answer goes."""
+
+    panel: ClassVar[str] = "What is explained"
+    out: Annotated[Path, typer.Option(help="Folder for what is found.")]
+    method: Annotated[str, typer.Option(help="A method of `clinode list`.")] = (
+        "integrated_gradients"
+    )
+    baseline: Annotated[
+        str, typer.Option(help="What it is measured from: cohort_mean, normal, carry.")
+    ] = "cohort_mean"
+    at: Annotated[
+        float | None, typer.Option(help="Prediction time in hours, other than the task's.")
+    ] = None
+    tolerance: Annotated[
+        float, typer.Option(help="Largest completeness gap; above it no map is shown.")
+    ] = 0.01
+    part: Part = "held-out"
+    subjects: Annotated[
+        int | None, typer.Option(min=1, help="Explain only so many, the first ones.")
+    ] = None
+    replace: Annotated[bool, typer.Option("--replace", help="Write over an earlier one.")] = False
+    device: Device = "auto"
+
+    def explained(
+        self, run_folder: Path, data: Data, answer: Answer, *, kind: str
+    ) -> "tuple[Run, Cohort, Attributions]":
+        """The run, the cohort, and its attributions, after the place of the answer was checked."""
+        import clinode
+        from clinode.folder import check_writable
+
+        check_writable(self.out, kind=kind, replace=self.replace)
+        run = clinode.load_run(run_folder, device=self.device)
+        cohort = take_part(run, data.read(), self.part)
+        chosen = None if self.subjects is None else cohort.subjects[: self.subjects]
+        n_subjects = len(cohort) if chosen is None else len(chosen)
+        if n_subjects == 0:
+            raise ArgumentError("there is no subject to explain")
+        answer.progress(f"explaining {n_subjects:,} of {len(cohort):,} subjects")
+        found = clinode.explain(
+            run,
+            cohort,
+            self.method,
+            self.baseline,
+            at=self.at,
+            tolerance=self.tolerance,
+            subjects=chosen,
+        )
+        return run, cohort, found
 
 
-def explain(
-    run: RunFolder,
-    data: Data,
-    answer: Answer,
-    out: Annotated[Path, typer.Option(help="Folder for attributions and gates.")],
-    method: Method = "integrated_gradients",
-    baseline: Baseline = "cohort_mean",
-    at: At = None,
-    tolerance: Tolerance = 0.01,
-    part: Part = "held-out",
-    subjects: Subjects = None,
-    replace: Replace = False,
-    device: Device = "auto",
-) -> None:
+def explain(run: RunFolder, data: Data, answer: Answer, how: Explaining) -> None:
     """Attribute the output of a run to what was measured, event by event."""
-    import clinode
     from clinode.cli.tables import write_table
-    from clinode.folder import check_writable, write_folder, write_json
+    from clinode.folder import write_folder, write_json
 
-    check_writable(out, kind="attributions", replace=replace)
-    fitted = clinode.load_run(run, device=device)
-    cohort = take_part(fitted, data.read(), part)
-    found = _explained(fitted, cohort, answer, subjects, method, baseline, at, tolerance)
+    _, _, found = how.explained(run, data, answer, kind="attributions")
     about = _about(found)
 
     def write(folder: Path) -> None:
@@ -56,65 +81,26 @@ def explain(
         write_table(found.gates, folder / "gates.parquet")
         write_json(folder / "about.json", about)
 
-    write_folder(out, write, kind="attributions", replace=replace)
+    write_folder(how.out, write, kind="attributions", replace=how.replace)
     answer.tell(
-        {**about, "out": out},
+        {**about, "out": how.out},
         [
-            f"Wrote {about['events']:,} events of {about['subjects']:,} subjects to {out}",
+            f"Wrote {about['events']:,} events of {about['subjects']:,} subjects to {how.out}",
             _gate_words(about),
         ],
     )
 
 
-def report(
-    run: RunFolder,
-    data: Data,
-    answer: Answer,
-    out: Annotated[Path, typer.Option(help="Folder for the pages.")],
-    method: Method = "integrated_gradients",
-    baseline: Baseline = "cohort_mean",
-    at: At = None,
-    tolerance: Tolerance = 0.01,
-    part: Part = "held-out",
-    subjects: Subjects = None,
-    replace: Replace = False,
-    device: Device = "auto",
-) -> None:
+def report(run: RunFolder, data: Data, answer: Answer, how: Explaining) -> None:
     """Write pages that can be read offline: one of the cohort, and one a subject."""
     import clinode
-    from clinode.folder import check_writable
 
-    check_writable(out, kind="report", replace=replace)
-    fitted = clinode.load_run(run, device=device)
-    cohort = take_part(fitted, data.read(), part)
-    found = _explained(fitted, cohort, answer, subjects, method, baseline, at, tolerance)
-    index = clinode.write_report(fitted, cohort, found, out, replace=replace)
+    fitted, cohort, found = how.explained(run, data, answer, kind="report")
+    index = clinode.write_report(fitted, cohort, found, how.out, replace=how.replace)
     about = _about(found)
     answer.tell(
         {**about, "index": index},
         [f"Wrote {about['subjects']:,} pages; open {index}", _gate_words(about)],
-    )
-
-
-def _explained(
-    run: "Run",
-    cohort: "Cohort",
-    answer: Answer,
-    subjects: int | None,
-    method: str,
-    baseline: str,
-    at: float | None,
-    tolerance: float,
-) -> "Attributions":
-    import clinode
-
-    chosen = None if subjects is None else cohort.subjects[:subjects]
-    n_subjects = len(cohort) if chosen is None else len(chosen)
-    if n_subjects == 0:
-        raise ArgumentError("there is no subject to explain")
-    answer.progress(f"explaining {n_subjects:,} of {len(cohort):,} subjects")
-    return clinode.explain(
-        run, cohort, method, baseline, at=at, tolerance=tolerance, subjects=chosen
     )
 
 

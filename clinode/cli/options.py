@@ -1,7 +1,7 @@
 """Options that several commands share, each group a frozen dataclass.
 
 A command asks for a group by a parameter of its type; `spread_out` gives the command line one
-option a field and hands the command the group.
+option a field, under the group's `panel` in the help, and hands the command the group.
 """
 
 import inspect
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
 import typer
 from typer.models import OptionInfo
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class Answer:
     """How a command says what it found."""
 
+    panel: ClassVar[str] = "How it answers"
     json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False
     debug: Annotated[
         bool,
@@ -45,6 +46,7 @@ class Answer:
 class Data:
     """Where a cohort is, and what its columns are called."""
 
+    panel: ClassVar[str] = "How the data are read"
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="A table, or a folder in a layout we know.")
     ]
@@ -97,9 +99,6 @@ class Data:
         return {name: value for name, value in said.items() if value not in (None, False)}
 
 
-PANELS = {Answer: "How it answers", Data: "How the data are read"}
-
-
 def spread_out(command: Callable[..., None]) -> Callable[..., None]:
     """The command with every parameter that is a dataclass spread out into its fields."""
     hints = get_type_hints(command, include_extras=True)
@@ -115,7 +114,7 @@ def spread_out(command: Callable[..., None]) -> Callable[..., None]:
         for entry in fields(groups[name]):
             for said in types[entry.name].__metadata__:
                 if isinstance(said, OptionInfo):
-                    said.rich_help_panel = PANELS[groups[name]]
+                    said.rich_help_panel = groups[name].panel
             default = inspect.Parameter.empty if entry.default is MISSING else entry.default
             parameters.append(
                 inspect.Parameter(

@@ -176,6 +176,17 @@ def test_an_unknown_variable_is_refused_at_prediction(cli, run_folder, copy, tmp
     assert not (tmp_path / "p.csv").exists()
 
 
+def test_a_cohort_that_lost_every_subject_is_no_prediction(cli, run_folder, copy, tmp_path):
+    for name in ("observations", "outcomes", "statics"):
+        table = pd.read_csv(copy / f"{name}.csv", dtype=str)
+        table["subject_id"] = "=" + table["subject_id"]
+        table.to_csv(copy / f"{name}.csv", index=False)
+    ended = cli("predict", run_folder, copy, "--out", tmp_path / "p.csv")
+    assert ended.code == 3
+    assert "no subject is left" in ended.err
+    assert not (tmp_path / "p.csv").exists()
+
+
 def test_one_class_only_is_refused(cli, copy, tmp_path, quick):
     outcomes = pd.read_csv(copy / "outcomes.csv").assign(died=0)
     outcomes.to_csv(copy / "outcomes.csv", index=False)
