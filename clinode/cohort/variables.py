@@ -35,8 +35,8 @@ _CONVERSIONS = {
     "ph": (PH_TENFOLD, PH_HUNDREDFOLD),
 }
 
-_FEMALE = ("f", "female", "woman", "w")
-_MALE = ("m", "male", "man")
+_FEMALE = ("female", "f", "woman", "w")  # the first word is the one shown
+_MALE = ("male", "m", "man")
 _SEX_WORDS = (*((word, 0.0) for word in _FEMALE), *((word, 1.0) for word in _MALE))
 
 # name, label, unit, impossible outside, transform, LOINC, normal, aliases

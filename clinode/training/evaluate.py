@@ -181,7 +181,10 @@ def _subgroup_levels(cohort: Cohort) -> dict[str, np.ndarray]:
             levels = np.array([_level(value, words) for value in column], dtype=object)
         else:
             continue
-        found[variable.label or variable.name] = levels.astype(object)
+        label = variable.label or variable.name
+        if variable.words:
+            label = label.partition(" (")[0]  # what the numbers mean is said by the words
+        found[label] = levels.astype(object)
     return found
 
 
