@@ -27,17 +27,8 @@ class GRUD(SequenceModel):
 
     Args:
         hidden: Width of the state.
-        dropout: Of the sequence tower's readout.
-        statistics_dropout: Of the statistics tower's inputs.
-        statistics_members: Members of the statistics tower, whose mean counts.
-        statistics_hidden: Width of the statistics tower.
-        head_hidden: Width of the last hidden layer of each tower. Like the four before, None takes
-            what is recommended for the task.
-        static_code: Width of the layer behind the statics.
-        auxiliary_weight: Weight of the loss of each auxiliary outcome.
-        next_observation_weight: Weight of the decoder's loss.
-        drop_variable: Share of a record's variables hidden from both towers in training.
-        drop_observation: Share of single observations hidden from the sequence in training.
+
+    The other arguments are those of every family, see `SequenceModel`.
     """
 
     name = "gru-d"
