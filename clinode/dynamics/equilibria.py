@@ -4,7 +4,9 @@ No method finds all roots of any field. What is found is exact and labelled; wha
 said by the index sum: where the flow points into the searched box, sign det(-J) summed over *all*
 equilibria in it is 1, so any other sum proves that some were missed (a sum of 1 proves nothing).
 
-Newton's method knows no time: an equilibrium of a field that does depend on time is none.
+Newton's method knows no time: an equilibrium of a field that does depend on time is none. The
+equilibria of a system with resets are those of its flow inside the guards; those beyond are refused
+in the verdict. With delays past and present are the same at rest; stability is that at zero delay.
 """
 
 from collections.abc import Sequence
@@ -252,6 +254,10 @@ def _search(dynamics: Field, box: Box | None, n_starts: int, fast: Sequence[str]
 
 def _report(search: Search, dynamics: Field, member: int) -> Equilibria:
     roots = search.roots[member]
+    with torch.no_grad():
+        at_home = dynamics.is_within_guards(torch.tensor(roots)).numpy()
+    beyond = int((~at_home).sum())
+    roots = roots[at_home]
     value, jacobian = dynamics.jacobian(roots)
     eigenvalues = np.linalg.eigvals(jacobian)
     parts = zip(roots, value, jacobian, eigenvalues, strict=True)
@@ -259,6 +265,8 @@ def _report(search: Search, dynamics: Field, member: int) -> Equilibria:
     index_sum = search.index_sum(member)
     expected = search.expected_index[member]
     verdict = _verdict(found, search.n_tried, index_sum, expected)
+    if beyond:
+        verdict += f"; {beyond} refused beyond a guard, where the state is reset before it rests"
     return Equilibria(tuple(found), verdict, index_sum, expected)
 
 

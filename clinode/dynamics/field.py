@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, jacrev
 
 from clinode.errors import ArgumentError
-from clinode.system import DiscreteSystem, Quantity, Signal, System, as_signal
+from clinode.system import DiscreteSystem, Event, Quantity, Signal, System, as_signal
 
 Eigenvalues = NDArray[np.complex128]
 MAX_ELEMENTS = 2**22  # of one tensor while Jacobians of many states are taken
@@ -137,6 +137,20 @@ class Field:
         """What stands before dW at z, (..., state) or (..., state, noise)."""
         x, u, constants = self._arguments(z, self.u, self.constants)
         return _called(_Noise(self.system), constants, x, u)
+
+    def is_within_guards(self, z: Tensor) -> Tensor:
+        """Whether the flow is at home at z, (...): beyond a guard that resets, it never is.
+
+        A guard that is crossed upward has its flow below zero, one crossed downward above; what is
+        crossed either way has it on both sides.
+        """
+        x, _, constants = self._arguments(z, self.u, self.constants)
+        home = torch.ones(z.shape[:-1], dtype=torch.bool)
+        for event in self.system.events:
+            if event.reset is not None and event.direction != 0:
+                guard = _called(_Guard(self.system, event), constants, x).squeeze(-1)
+                home = home & (event.direction * guard < 0)
+        return home
 
     @property
     def is_live(self) -> bool:
@@ -462,8 +476,19 @@ class _Noise(torch.nn.Module):
         return self.system.noise(0.0, x, u)
 
 
-def _called(module: torch.nn.Module, constants: dict[str, Tensor], x: Tensor, u: Tensor) -> Tensor:
-    return functional_call(module, {f"system.{n}": c for n, c in constants.items()}, (x, u))
+class _Guard(torch.nn.Module):
+    """The guard of an event as a forward, for `functional_call`."""
+
+    def __init__(self, system: System, event: Event):
+        super().__init__()
+        self.system, self.event = system, event
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.event.guard(self.system, 0.0, x)
+
+
+def _called(module: torch.nn.Module, constants: dict[str, Tensor], *given: Tensor) -> Tensor:
+    return functional_call(module, {f"system.{n}": c for n, c in constants.items()}, given)
 
 
 def _in_double(system: System) -> dict[str, Tensor]:

@@ -25,7 +25,8 @@ def linearize(
     """x' = A (x - x0) + B (u - u0), y = y0 + C (x - x0) + D (u - u0) about an equilibrium.
 
     The matrices are differentiable by constants and inputs that ask for a gradient, through the
-    shift of the equilibrium too. Of a learned system the result is `latent` as well.
+    shift of the equilibrium too. Of a learned system the result is `latent` as well. Of a system
+    with delays it holds at zero delay, where past and present are the same.
 
     Args:
         system: The system that the equilibrium is of.

@@ -64,8 +64,8 @@ class Search:
             self._from_starts(members, wave)
             self._look_between(members)
             left, wave = left - wave, 2 * wave
-            unfinished = (self._counts() > before) | ~self._is_consistent()
-            members = self.members[unfinished] if self.is_large else self.members[:0]
+            grows = (self._counts() > before) | (before == 0)
+            members = self.members[grows & ~self._is_consistent()][: None if self.is_large else 0]
 
     def index_sum(self, member: int) -> int:
         """Sum of sign det(-J) over the roots of a member, those in the region where it matters."""

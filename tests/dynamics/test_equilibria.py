@@ -8,7 +8,7 @@ from scipy.optimize import fsolve
 
 from clinode.dynamics.equilibria import find_equilibria, find_equilibria_each
 from clinode.errors import ArgumentError
-from clinode.system import LinearSystem, Quantity, System, Values
+from clinode.system import Delay, Event, LinearSystem, Quantity, System, Values
 
 
 class AdaptiveNeuron(System):
@@ -60,6 +60,23 @@ class LateralInhibition(System):
         return torch.relu(u - self.w * others) - x
 
 
+class UnequalInhibition(System):
+    """As `LateralInhibition`, each unit with its own input."""
+
+    constants = (Quantity("w", "1"),)
+
+    def __init__(self, w: float, n: int):
+        super().__init__()
+        labels = tuple(str(i) for i in range(n))
+        self.states = (Quantity("r", "1", labels=labels, range=(0.0, 3.0)),)
+        self.inputs = (Quantity("I", "1", labels=labels),)
+        self.register_constants(w=w)
+
+    def vector_field(self, t, x, u):
+        others = x.sum(-1, keepdim=True) - x
+        return torch.relu(u - self.w * others) - x
+
+
 class Fading(System):
     """x' = exp(-x): the residual fades out, an equilibrium is nowhere."""
 
@@ -67,6 +84,76 @@ class Fading(System):
 
     def vector_field(self, t, x, u):
         return torch.exp(-x)
+
+
+class Izhikevich(System):
+    """Izhikevich 2003, IEEE Trans. Neural Netw. 14:1569; its spike is a reset at 30 mV."""
+
+    time_unit = "ms"
+    states = (Quantity("v", "mV", range=(-100.0, 40.0)), Quantity("w", "1", range=(-30.0, 30.0)))
+    inputs = (Quantity("I", "1"),)
+    constants = (Quantity("a", "1"), Quantity("b", "1"), Quantity("peak", "mV"))
+
+    def __init__(self, a: Values = 0.02, b: Values = 0.2, peak: Values = 30.0):
+        super().__init__()
+        self.register_constants(a=a, b=b, peak=peak)
+
+    def vector_field(self, t, x, u):
+        v, w = self.split(x).values()
+        return self.join(v=0.04 * v**2 + 5 * v + 140 - w + u, w=self.a * (self.b * v - w))
+
+    def _guard(self, t, x):
+        return self.split(x)["v"] - self.peak
+
+    def _reset(self, x):
+        v, w = self.split(x).values()
+        return self.join(v=torch.full_like(v, -65.0), w=w + 8)
+
+    events = (Event("spike", _guard, _reset),)
+
+
+class Mackey(System):
+    """x' = b x(t - T) / (1 + x(t - T)^10) - c x, Mackey & Glass 1977, Science 197:287."""
+
+    states = (Quantity("x", "1", range=(0.0, 2.0)),)
+    constants = (Quantity("b", "1"), Quantity("c", "1"), Quantity("T", "1"))
+    delays = (Delay("x", "T"),)
+
+    def __init__(self, b: Values, c: Values, T: Values = 2.0):
+        super().__init__()
+        self.register_constants(b=b, c=c, T=T)
+
+    def vector_field(self, t, x, u, past):
+        return self.b * past["x"] / (1 + past["x"] ** 10) - self.c * x
+
+
+def active_set(I: np.ndarray, w: float) -> np.ndarray:
+    """Rates of lateral inhibition for w < 1, where one set of active units is consistent."""
+    for k in range(1, len(I) + 1):
+        active = np.argsort(-I)[:k]
+        r = np.zeros(len(I))
+        r[active] = np.linalg.solve((1 - w) * np.eye(k) + w, I[active])
+        drive = I - w * (r.sum() - r)
+        if (r[active] > 0).all() and (np.delete(drive, active) <= 0).all():
+            return r
+    raise AssertionError("no active set is consistent")
+
+
+def by_fsolve(system: System, u: torch.Tensor, box: np.ndarray) -> list[list[float]]:
+    """Roots inside the box that SciPy finds from 300 starts."""
+
+    def rate(x):
+        return system.vector_field(0.0, torch.tensor(x), u).numpy()
+
+    width = box[:, 1] - box[:, 0]
+    known: list[np.ndarray] = []
+    for start in np.random.default_rng(0).uniform(box[:, 0], box[:, 1], (300, len(box))):
+        root, _, flag, _ = fsolve(rate, start, full_output=True, xtol=1e-13)
+        is_new = all((np.abs(root - other) / width).max() > 1e-6 for other in known)
+        inside = ((root >= box[:, 0]) & (root <= box[:, 1])).all()
+        if flag == 1 and inside and (np.abs(rate(root)) / width).max() < 1e-9 and is_new:
+            known.append(root)
+    return sorted(root.tolist() for root in known)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -216,3 +303,87 @@ def test_one_start_finds_the_equilibrium_of_a_linear_system_however_far_it_lies(
         x0 = rng.normal(size=n) * 300
         found = find_equilibria(LinearSystem(A, B, offset=(x0, [0.0])), n_starts=1)
         np.testing.assert_allclose(found[0].state, x0, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_weak_inhibition_rests_where_one_active_set_is_consistent(seed):
+    rng = np.random.default_rng(seed)
+    n, w = int(rng.integers(2, 13)), rng.uniform(0.05, 0.95)
+    I = rng.uniform(0.1, 2.0, n)
+    found = find_equilibria(UnequalInhibition(w, n), u=torch.tensor(I), n_starts=32)
+    (only,) = found
+    np.testing.assert_allclose(only.state, active_set(I, w), atol=1e-9)
+    assert only.is_stable
+
+
+@pytest.mark.parametrize("w", [1 - 1e-6, 1 + 1e-6])
+def test_two_units_lose_their_balance_where_inhibition_outweighs_leak(w):
+    found = find_equilibria(LateralInhibition(2, w=w), u=1.0)
+    both = min(found, key=lambda one: float((one.state[0] - one.state[1]).abs()))
+    np.testing.assert_allclose(both.state, 1 / (1 + w), atol=1e-9)
+    assert both.kind == ("stable node" if w < 1 else "saddle")
+    assert sum(one.is_stable for one in found) == (1 if w < 1 else 2)
+
+
+@pytest.mark.parametrize("h", [0.0, 0.38489, 0.38491, -0.38489, -0.38491])
+def test_a_double_well_has_three_equilibria_up_to_its_folds(h):
+    class DoubleWell(System):
+        states = (Quantity("x", "1", range=(-2.0, 2.0)),)
+        inputs = (Quantity("h", "1"),)
+
+        def vector_field(self, t, x, u):
+            return x - x**3 + u
+
+    found = find_equilibria(DoubleWell(), u=h)  # folds at 2 / (3 sqrt(3)) = 0.3849002
+    roots = np.roots([-1, 0, 1, h])
+    roots = np.sort(roots[np.abs(roots.imag) < 1e-9].real)
+    assert len(roots) == (3 if abs(h) < 0.3849 else 1)
+    np.testing.assert_allclose(sorted(float(one.state) for one in found), roots, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equilibria_of_random_neurons_are_those_that_scipy_finds(published, seed):
+    rng = np.random.default_rng(seed)
+    cases = [
+        (published.FitzHughNagumo(a=rng.uniform(0.3, 1), b=rng.uniform(0.3, 3)), (-1.0, 2.0)),
+        (published.MorrisLecar(g_Ca=4.0, V3=12.0, V4=17.4, phi=rng.uniform(0.05, 0.3)), (0, 39)),
+    ]
+    for system, currents in cases:
+        u = torch.tensor([rng.uniform(*currents)])
+        box = np.array([q.range for q in system.states], dtype=np.float64)
+        found = find_equilibria(system, u=u, box=box)
+        mine = sorted(one.state.tolist() for one in found)
+        np.testing.assert_allclose(mine, by_fsolve(system, u, box), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rest_of_an_izhikevich_neuron_moves_with_b_as_its_closed_form(seed):
+    rng = np.random.default_rng(seed)
+    value, I = rng.uniform(0.15, 0.28), rng.uniform(-10, 0)
+    b = torch.tensor([value], dtype=torch.float64, requires_grad=True)
+    found = find_equilibria(Izhikevich(b=b), u=I)
+    root = math.sqrt((5 - value) ** 2 - 0.16 * (140 + I))
+    rest, threshold = sorted(found, key=lambda one: one.state[0].item())
+    assert rest.state[0].item() == pytest.approx((value - 5 - root) / 0.08, rel=1e-12)
+    assert threshold.kind == "saddle"
+    (slope,) = torch.autograd.grad(rest.state[0], b)
+    assert float(slope) == pytest.approx((1 + (5 - value) / root) / 0.08, rel=1e-9)
+
+
+def test_an_equilibrium_beyond_the_guard_is_refused():
+    found = find_equilibria(Izhikevich(peak=-60.0), u=-5.0)  # rests at -68.5, and at -51.5
+    (only,) = found
+    assert float(only.state[0]) < -60
+    assert "1 refused beyond a guard" in found.verdict
+    (nothing, *more) = find_equilibria_each(Izhikevich(peak=-90.0), u=torch.tensor([[-5.0]]))
+    assert (len(nothing), more) == (0, [])
+    assert "2 refused beyond a guard" in nothing.verdict
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_delayed_system_rests_where_past_and_present_agree(seed):
+    rng = np.random.default_rng(seed)
+    b, c = rng.uniform(0.2, 1.0), rng.uniform(0.05, 0.15)
+    found = find_equilibria(Mackey(b, c))
+    positive = [float(one.state) for one in found if float(one.state) > 1e-6]
+    assert positive == pytest.approx([(b / c - 1) ** 0.1], rel=1e-12)
