@@ -237,9 +237,7 @@ class Connected(System):
     def _outside(self, u: Tensor) -> dict[str, Tensor]:
         """What is given from outside, by part, zero where an input is not open."""
         width = sum(self._sizes["inputs"])
-        places = torch.tensor(self._open, dtype=torch.int64, device=u.device)
-        whole = u.new_zeros(*u.shape[:-1], width).index_copy(-1, places, u)
-        return self._by_part(whole, "inputs")
+        return self._by_part(_spread(u, self._open, width), "inputs")
 
     def _by_part(self, values: Tensor, what: str) -> dict[str, Tensor]:
         blocks = torch.split(values, self._sizes[what], dim=-1)
@@ -337,10 +335,16 @@ class _Wire:
         """The target's input with what comes along the wire added."""
         value = output[..., list(self.start)]
         value = value.expand(*value.shape[:-1], len(self.end))
-        batch = torch.broadcast_shapes(value.shape[:-1], given.shape[:-1])
-        whole = given.expand(*batch, given.shape[-1])
-        places = torch.tensor(self.end, device=given.device)
-        return whole.index_add(-1, places, value.expand(*batch, len(self.end)).to(whole.dtype))
+        return given + _spread(value.to(given.dtype), self.end, given.shape[-1])
+
+
+def _spread(values: Tensor, places: Sequence[int], width: int) -> Tensor:
+    """Values (..., place) at their places on an axis of this width, zero elsewhere."""
+    sources = [len(places)] * width  # behind the values stands a zero
+    for i, place in enumerate(places):
+        sources[place] = i
+    padded = torch.cat([values, values.new_zeros(*values.shape[:-1], 1)], dim=-1)
+    return padded[..., sources]
 
 
 def _check_parts(systems: Mapping[str, System]) -> System:

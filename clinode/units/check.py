@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from clinode.system import ONE, Event, LinearSystem, Quantity, System, Unit, UnitError
+from clinode.system.interventions import Intervened
 
 from .terms import ANYTHING, Table, Term
 from .tracked import terms_of, track
@@ -40,6 +41,8 @@ def check_dimensions(system: System, t: float | int = 0.0) -> None:
         >>> from clinode.physiology import Circulation
         >>> check_dimensions(Circulation())
     """
+    while isinstance(system, Intervened):  # held and injected values are given in their units
+        system = system.base
     _Check(system, t).run()
 
 
