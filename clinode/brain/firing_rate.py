@@ -1,7 +1,7 @@
-"""Firing rates of integrate-and-fire neurons in closed form or by one integral.
+"""Firing rates: of integrate-and-fire neurons in closed form, and of any trajectory with spikes.
 
-`lif_rate` without noise, `siegert_rate` in white noise. Tensors broadcast; everything is
-differentiable.
+`lif_rate` without noise, `siegert_rate` in white noise: tensors broadcast, everything is
+differentiable. `spike_rate` counts what a simulation has done.
 """
 
 import functools
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clinode.dynamics import Trajectory
 from clinode.errors import ArgumentError
 from clinode.system import Values
 
@@ -95,6 +96,29 @@ def siegert_rate(
     scale = torch.exp(-peak * peak)
     passage = scale * _below_zero(start, end, width) + _above_zero(start, end, width)
     return scale / (pause * scale + tau * math.sqrt(math.pi) * passage)
+
+
+def spike_rate(
+    trajectory: Trajectory, *, after: float = -math.inf, event: str = "spike"
+) -> np.ndarray:
+    """Rate of each trajectory from its events: gaps between spikes, over the time they took.
+
+    Args:
+        trajectory: What `simulate` returned.
+        after: Events before this time are not counted: the transient.
+        event: Name of the event that counts as a spike.
+
+    Returns:
+        (*batch), per time unit of the trajectory; 0 where there are fewer than two spikes.
+    """
+    batch = trajectory.states.shape[:-2]
+    table = trajectory.events
+    counted = table[(table["name"] == event) & (table["time"] >= after)]
+    rates = np.zeros(math.prod(batch))
+    for row, times in counted.groupby("trajectory")["time"]:
+        if len(times) > 1:
+            rates[int(row)] = (len(times) - 1) / (times.max() - times.min())  # pyright: ignore
+    return rates.reshape(batch)
 
 
 # Where a limit is exactly 0, both parts touch it and one of them must carry its gradient: the part
