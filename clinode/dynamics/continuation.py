@@ -8,6 +8,7 @@ two real eigenvalues add up to zero. Each is then computed as a regular zero (`s
 w^2 > 0 tells a Hopf point from such a neutral saddle.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -183,29 +184,38 @@ class _Journey:
     def _note(self, here: CurvePoint, there: CurvePoint, step: float) -> None:
         """Special points between two points of the walk, in order."""
         found: list[tuple[float, SpecialPoint]] = []
-        crosses_fold = here.tangent[-1] * there.tangent[-1] < 0
-        crosses_branch = here.report.sign * there.report.sign < 0
-        if crosses_branch:
+        stops = [here, there]
+        if here.report.sign * there.report.sign < 0:
             reference = here.report.log_determinant
-            found += self._locate(
-                here, step, lambda q: q.report.determinant(reference), self._branch_point
-            )
-        elif crosses_fold:
-            found += self._locate(here, step, lambda q: q.tangent[-1], self._fold)
-        if here.report.hopf * there.report.hopf < 0:
-            found += self._locate(here, step, lambda q: q.report.hopf, self._hopf)
+            near = locate(self.curve, here, step, lambda q: q.report.determinant(reference))
+            found += self._found(here, near, self._branch_point)
+        elif here.tangent[-1] * there.tangent[-1] < 0:
+            near = locate(self.curve, here, step, lambda q: q.tangent[-1])
+            found += self._found(here, near, self._fold)
+            # A Hopf point may lie on one side of the fold and a neutral saddle on the other.
+            stops[1:1] = [] if near is None else [near]
+        for before, after in itertools.pairwise(stops):
+            if before.report.hopf * after.report.hopf < 0:
+                distance = float(before.tangent @ (after.y - before.y))
+                near = locate(self.curve, before, distance, lambda q: q.report.hopf)
+                found += self._found(here, near, self._hopf)
         for _, point in sorted(found, key=lambda one: one[0]):
             if not self.span[0] <= float(point.value.detach()) <= self.span[1]:
                 continue
             real = point.kind != "neutral saddle"
             (self.points if real else self.neutral_saddles).append(point)
 
-    def _locate(self, here: CurvePoint, step: float, test, describe):
-        near = locate(self.curve, here, step, test)
-        if near is None:
+    def _found(
+        self,
+        here: CurvePoint,
+        near: CurvePoint | None,
+        describe: Callable[[CurvePoint], SpecialPoint | None],
+    ) -> list[tuple[float, SpecialPoint]]:
+        """A special point with how far along the step it lies; none if it was not found."""
+        point = None if near is None else describe(near)
+        if near is None or point is None:
             return []
-        point = describe(near)
-        return [] if point is None else [(float(here.tangent @ (near.y - here.y)), point)]
+        return [(float(here.tangent @ (near.y - here.y)), point)]
 
     def _fold(self, near: CurvePoint) -> SpecialPoint:
         equations = FoldEquations(self.curve.field, near.y)

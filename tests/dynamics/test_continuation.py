@@ -4,7 +4,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import brentq
 
 from clinode.dynamics.continuation import continue_equilibria
 from clinode.dynamics.equilibria import find_equilibria
@@ -187,64 +186,6 @@ def test_fitzhugh_nagumo_hopf_points_match_their_closed_form(published):
                 expected.append((v + a) / b - v + v**3 / 3)
         found = sorted(float(point.value) for point in branch.points if point.kind == "hopf")
         assert found == pytest.approx(sorted(expected), rel=1e-9)
-
-
-def _morris_lecar_scan(system) -> tuple[list[float], list[float], list[float]]:
-    """Folds, Hopf points and neutral saddles of the explicit I(V), by scan and bisection."""
-    c = {q.name: getattr(system, q.name).item() for q in system.constants}
-
-    def shape(V):
-        m = (1 + np.tanh((V - c["V1"]) / c["V2"])) / 2
-        w = (1 + np.tanh((V - c["V3"]) / c["V4"])) / 2
-        return m, w, 2 * m * (1 - m) / c["V2"], 2 * w * (1 - w) / c["V4"]
-
-    def current(V):
-        m, w, _, _ = shape(V)
-        leak, calcium = c["g_L"] * (V - c["E_L"]), c["g_Ca"] * m * (V - c["E_Ca"])
-        return leak + calcium + c["g_K"] * w * (V - c["E_K"])
-
-    def entries(V):
-        m, w, dm, dw = shape(V)
-        own = -(c["g_L"] + c["g_K"] * w + c["g_Ca"] * (m + dm * (V - c["E_Ca"]))) / c["C"]
-        rate = c["phi"] * np.cosh((V - c["V3"]) / (2 * c["V4"]))
-        across = -c["g_K"] * (V - c["E_K"]) / c["C"] * rate * dw
-        return own - rate, -own * rate - across  # trace and determinant
-
-    grid = np.linspace(-80, 60, 20001)
-    crossings = []
-    for part in (0, 1):
-        values = entries(grid)[part]
-        roots = np.flatnonzero(values[:-1] * values[1:] < 0)
-        crossings.append(
-            [
-                brentq(lambda V, p=part: entries(V)[p], grid[i], grid[i + 1], xtol=1e-13)
-                for i in roots
-            ]
-        )
-    traceless = [(float(current(V)), entries(V)[1] > 0) for V in crossings[0]]
-    folds = [float(current(V)) for V in crossings[1]]
-    return folds, [I for I, turns in traceless if turns], [I for I, turns in traceless if not turns]
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_random_morris_lecar_diagrams_match_an_independent_scan(published, seed):
-    rng = np.random.default_rng(seed)
-    system = published.MorrisLecar(
-        g_Ca=rng.uniform(3.5, 5.5), V3=rng.uniform(0, 14), V4=rng.uniform(15, 32),
-        phi=rng.uniform(0.02, 0.3),
-    )  # fmt: skip
-    branch = continue_equilibria(system, "I", span=(-60, 260))
-    found = {"fold": [], "hopf": []}
-    for point in branch.points:
-        found[point.kind].append(float(point.value))
-    folds, hopfs, neutral = (
-        sorted(I for I in values if -60 < I < 260) for values in _morris_lecar_scan(system)
-    )
-    assert sorted(found["fold"]) == pytest.approx(folds, rel=1e-7)
-    assert sorted(found["hopf"]) == pytest.approx(hopfs, rel=1e-7)
-    assert sorted(float(p.value) for p in branch.neutral_saddles) == pytest.approx(
-        neutral, rel=1e-7
-    )
 
 
 def test_special_points_are_differentiable_by_constants():
