@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from clinode.errors import ArgumentError
 
@@ -128,9 +129,11 @@ def _named(name: str) -> Unit:
         (full_name,) = dict(registry.parse_units(name)._units)
     except pint.errors.UndefinedUnitError as error:
         raise UnitError(f"pint knows no unit '{name}'", fix=SYNTAX) from error
+    factor: Any
     factor, base = registry.get_root_units(full_name, check_nonmult=False)
+    powers: dict[str, Any] = dict(base._units)
     symbol = registry.get_symbol(full_name).replace("µ", "u").replace("°", "deg")
-    dimension = [(b, Fraction(p)) for b, p in dict(base._units).items() if b != "radian"]
+    dimension = [(b, Fraction(p)) for b, p in powers.items() if b != "radian"]
     return Unit(((symbol, Fraction(1)),), tuple(sorted(dimension)), math.log(factor))
 
 

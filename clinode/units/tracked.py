@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .operations import Held, rule_for
+from .operations import rule_for
+from .rules import Held
 from .terms import Table
 
 

@@ -73,7 +73,7 @@ class Synapse(System):
         super().__init__()
         self.register_constants(tau=5.0, w=w, lag=1.5)
 
-    def vector_field(self, t, x, u, past):
+    def vector_field(self, t, x, u, past):  # pyright: ignore[reportIncompatibleMethodOverride]
         return (torch.sigmoid(u / 10) - past["s"]) / self.tau
 
     def output(self, t, x, u):

@@ -73,7 +73,7 @@ class Delayed(System):
         self.register_buffer("travel", torch.as_tensor(travel).double())
         self.register_constants(tau=0.1, lag=lag)
 
-    def vector_field(self, t, x, u, past):
+    def vector_field(self, t, x, u, past):  # pyright: ignore[reportIncompatibleMethodOverride]
         E, z = self.split(x).values()
         return self.join(E=(past["E"].sum(-1) - E) / self.tau, z=(past["z"] - z) / self.tau)
 

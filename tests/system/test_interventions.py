@@ -214,7 +214,7 @@ def test_events_and_the_past_see_what_is_held():
             super().__init__()
             self.register_constants(V_th=-50.0, lag=1.0)
 
-        def vector_field(self, t, x, u, past):
+        def vector_field(self, t, x, u, past):  # pyright: ignore[reportIncompatibleMethodOverride]
             return torch.cat([past["V"] - x[..., :1], past["V"]], dim=-1)
 
         def _guard(self, t, x):

@@ -312,13 +312,13 @@ def test_delays_are_times_and_the_past_has_the_units_of_the_state():
             self.register_buffer("travel", torch.rand(2, 2).double())
             self.register_constants(tau=10.0)
 
-        def vector_field(self, t, x, u, past):
+        def vector_field(self, t, x, u, past):  # pyright: ignore[reportIncompatibleMethodOverride]
             return (past["E"].mean(-1) - x) / self.tau
 
     check_dimensions(Delayed())
 
     class Broken(Delayed):
-        def vector_field(self, t, x, u, past):
+        def vector_field(self, t, x, u, past):  # pyright: ignore[reportIncompatibleMethodOverride]
             return (past["E"].mean(-1) - self.travel[0]) / self.tau
 
     with pytest.raises(UnitError, match=r"`travel` is in ms against `mean\(E\)` in Hz"):
