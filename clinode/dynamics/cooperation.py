@@ -13,6 +13,8 @@ import numpy as np
 from .field import Field
 from .newton import Rows
 
+STEPS_A_CHECK = 20  # of relaxation, after which rows at rest leave the batch
+
 
 def relax(
     rows: Rows, structure: "Structure", low: np.ndarray, high: np.ndarray, *, n_steps: int = 600
@@ -22,24 +24,29 @@ def relax(
     The fast ones are put to rest once, and then follow by one Newton step after each of the slow
     ones: how well they follow decides the way, not the end.
     """
-    x, own, slow, fast = rows.x.copy(), rows.own_field(), structure.slow, structure.fast
+    x, slow, fast = rows.x.copy(), structure.slow, structure.fast
     x[:, fast] = (low + high)[fast] / 2
     marker = np.zeros(x.shape[-1])
     marker[fast] = 1.0
-    _rest_fast(own, x, fast, low, high)
-    step, before = np.broadcast_to(structure.step, x[:, slow].shape), np.zeros_like(x[:, slow])
-    for _ in range(n_steps):
-        value, slopes = own.pull(x, marker)
-        if len(fast):
-            there = x[:, fast] - value[:, fast] / np.minimum(slopes[:, fast], -1e-12)
-            x[:, fast] = np.clip(there, low[fast], high[fast])
-            value = own.value(x)
-        rate = value[:, slow]
-        step = np.where(rate * before < 0, 0.5 * step, step)  # a monotone path never turns round
-        x[:, slow] += step * rate
-        before = rate
-        if (np.abs(step * rate) <= 1e-7 * (high - low)[slow]).all():
-            break
+    _rest_fast(rows.own_field(), x, fast, low, high)
+    step, before = np.tile(structure.step, (len(x), 1)), np.zeros_like(x[:, slow])
+    active, left = np.arange(len(x)), n_steps
+    while left > 0 and len(active):
+        own, there = rows.take(active).own_field(), x[active]
+        for _ in range(min(left, STEPS_A_CHECK)):
+            value, slopes = own.pull(there, marker)
+            if len(fast):
+                at_rest = there[:, fast] - value[:, fast] / np.minimum(slopes[:, fast], -1e-12)
+                there[:, fast] = np.clip(at_rest, low[fast], high[fast])
+                value = own.value(there)
+            rate = value[:, slow]
+            # A monotone path never turns round: one that does steps too far.
+            step[active] = np.where(rate * before[active] < 0, 0.5, 1.0) * step[active]
+            there[:, slow] += step[active] * rate
+            before[active] = rate
+        x[active], left = there, left - STEPS_A_CHECK
+        moves = np.abs(step[active] * rate) > 1e-7 * (high - low)[slow]
+        active = active[moves.any(axis=-1)]
     return x
 
 

@@ -12,7 +12,7 @@ import torch
 
 from .box import SearchBox
 from .cooperation import Structure, find_structure, relax
-from .field import Field
+from .field import MAX_ELEMENTS, Field
 from .newton import Rows, damped_newton, distinct, polish, pseudo_transient
 
 MANY_STATES = 20  # beyond it random starts come in waves, and deflation does not pay
@@ -237,7 +237,8 @@ class Search:
             candidates = [everything[:0], *blocks, *(rest if len(blocks) > 2 else [])]
         if fast is None and not self.is_large:
             return None  # random starts cost less there
-        n_samples = 4 if self.is_large else max(4, 64 // len(self.members))
+        n_members, at_once = len(self.members), MAX_ELEMENTS // self.n_states**2
+        n_samples = max(4 if n_members < 16 else 1, min(64 // n_members, at_once))
         places = np.repeat(self._draw(n_samples), len(self.members), axis=0)
         _, jacobian = self._rows(places, np.tile(self.members, n_samples)).jacobian()
         unscaled = jacobian * self.box.scale[:, None] / self.box.scale
