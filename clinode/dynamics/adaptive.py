@@ -4,11 +4,13 @@
 one step in `runge_kutta` and `rosenbrock`.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from clinode.errors import ArgumentError
-from clinode.system import Signal, System
+from clinode.system import Signal, System, present
 
 from .rosenbrock import rodas4, rodas4_curve
 from .runge_kutta import dormand_prince, dormand_prince_curve
@@ -17,7 +19,7 @@ from .walk import Method, Tolerance, Walk
 
 ADAPTIVE = {
     "dopri5": Method(dormand_prince, dormand_prince_curve, order=5, n_evaluations=6),
-    "rosenbrock": Method(rodas4, rodas4_curve, order=4, n_evaluations=6),
+    "rosenbrock": Method(rodas4, rodas4_curve, order=4, n_evaluations=7),
 }
 
 
@@ -70,13 +72,14 @@ def walk(
     tolerance, limits = tolerance or Tolerance(), limits or Limits()
     if flat.times.shape[-1] == 1:
         return _at_start(flat, problem)
+    again = torch.is_grad_enabled() and wants_gradient(flat)
     with torch.no_grad():
-        forward = Walk(flat, method, stops, tolerance, limits)
+        forward = Walk(flat, method, stops, tolerance, limits, keep_steps=again)
         solution = forward.run()
-    if torch.is_grad_enabled() and wants_gradient(flat):
+    if again:
         chosen = solution.status == Status.OK
         solution = _again(forward, solution, chosen, stops.expand(len(flat.x0), -1))
-    return _shaped(solution, problem.batch)
+    return shaped(solution, problem.batch)
 
 
 def flattened(system: System, problem: Problem) -> Problem:
@@ -93,16 +96,22 @@ def flattened(system: System, problem: Problem) -> Problem:
         flat = Problem(system, problem.x0.unsqueeze(0), problem.times, problem.signal)
     else:
         flat = Problem(system, problem.x0, problem.times, problem.signal)
-    start = flat.times[..., 0].expand(len(flat.x0))
-    with torch.no_grad():
-        u = flat.signal(start).to(flat.x0.dtype)
-        shape = flat.field(start, flat.x0, u).shape
-    if shape != flat.x0.shape:
+    first = torch.zeros(1, dtype=torch.int64, device=problem.x0.device)
+    one = select(flat.system, flat, first) if len(flat.x0) > 1 else flat
+    if _rate_shape(flat) != flat.x0.shape or _rate_shape(one) != one.x0.shape:
         raise ArgumentError(
             f"{type(system).__name__} has batch axes that are not those of its constants",
             fix="give every batched value as a constant, or simulate its members one by one",
         )
     return flat
+
+
+def _rate_shape(flat: Problem) -> torch.Size:
+    start = flat.times[..., 0].expand(len(flat.x0))
+    with torch.no_grad():
+        u = flat.signal(start).to(flat.x0.dtype)
+        past = (present(flat.system, flat.x0),) if flat.system.delays else ()
+        return flat.field(start, flat.x0, u, *past).shape
 
 
 def wants_gradient(problem: Problem) -> bool:
@@ -132,7 +141,7 @@ def _again(forward: Walk, solution: Solution, chosen: Tensor, stops: Tensor) -> 
     if not chosen.any():
         return solution
     whole = forward.whole
-    part = select(whole.field, whole, chosen)
+    part = select(whole.system, whole, chosen)
     plan = forward.record.plan(chosen)
     second = Walk(part, forward.method, stops[chosen], forward.tolerance, Limits(), plan).run()
     states = solution.states.clone()
@@ -141,15 +150,8 @@ def _again(forward: Walk, solution: Solution, chosen: Tensor, stops: Tensor) -> 
     if events is not None and second.events is not None:
         time, mine = events.time.clone(), chosen[events.trajectory]
         time[mine] = second.events.time
-        events = type(events)(events.trajectory, time, events.kind)
-    return Solution(
-        states,
-        solution.status,
-        solution.reached,
-        solution.n_evaluations,
-        solution.width,
-        events,
-    )
+        events = replace(events, time=time)
+    return replace(solution, states=states, events=events)
 
 
 def _at_start(flat: Problem, problem: Problem) -> Solution:
@@ -160,21 +162,21 @@ def _at_start(flat: Problem, problem: Problem) -> Solution:
     walked = Walk(flat, ADAPTIVE["dopri5"], start.unsqueeze(-1), Tolerance(), Limits())
     events = walked.record.happenings() if walked.guards is not None else None
     states = flat.x0.unsqueeze(-2)
-    return _shaped(Solution(states, none, start, none, 0 * start, events), problem.batch)
+    return shaped(Solution(states, none, start, none, 0 * start, events), problem.batch)
 
 
-def _shaped(solution: Solution, batch: torch.Size) -> Solution:
+def shaped(solution: Solution, batch: torch.Size) -> Solution:
     """With the batch axes of the problem instead of one."""
 
-    def shaped(tensor: Tensor) -> Tensor:
+    def as_batch(tensor: Tensor) -> Tensor:
         return tensor.reshape((*batch, *tensor.shape[1:]))
 
-    width = None if solution.width is None else shaped(solution.width)
+    width = None if solution.width is None else as_batch(solution.width)
     return Solution(
-        shaped(solution.states),
-        shaped(solution.status),
-        shaped(solution.reached),
-        shaped(solution.n_evaluations),
+        as_batch(solution.states),
+        as_batch(solution.status),
+        as_batch(solution.reached),
+        as_batch(solution.n_evaluations),
         width,
         solution.events,
     )

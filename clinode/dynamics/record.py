@@ -35,10 +35,12 @@ class Record:
     Args:
         n_rows: Rows at the start.
         n_events: Events of the system.
+        device: Where the walk is.
+        keep_steps: Whether the walk will be walked again.
     """
 
-    def __init__(self, n_rows: int, n_events: int, device: torch.device):
-        self.n_events, self.device = n_events, device
+    def __init__(self, n_rows: int, n_events: int, device: torch.device, keep_steps: bool = False):
+        self.n_events, self.device, self.keep_steps = n_events, device, keep_steps
         self.taken = torch.zeros(n_rows, dtype=torch.int64, device=device)
         self.steps: list[tuple[Tensor, ...]] = []
         self.rounds: list[list[tuple[Tensor, Tensor, Tensor]]] = []
@@ -46,8 +48,9 @@ class Record:
 
     def step(self, rows: Tensor, width: Tensor, until: Tensor, part: Tensor) -> None:
         """Steps that these rows took."""
-        self.steps.append((rows, self.taken[rows], width, until, part))
-        self.taken[rows] += 1
+        if self.keep_steps:
+            self.steps.append((rows, self.taken[rows], width, until, part))
+            self.taken[rows] += 1
 
     def event(self, rows: Tensor, time: Tensor, happens: Tensor, round_: int) -> None:
         """Events (row, event) of these rows at these times."""
@@ -82,4 +85,5 @@ class Record:
             for rows, slots, mask in entries:
                 happens[rows, slots] = mask
             events.append(happens[chosen])
-        return Plan(*table[:, chosen], tuple(events))
+        width, until, part = table[:, chosen].unbind()
+        return Plan(width, until, part, tuple(events))

@@ -11,6 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,19 +54,24 @@ def solve_reference(
         raise ArgumentError(f"tolerances must be positive, got rtol {rtol} and atol {atol}")
     limits = limits or Limits()
     deadline = time.monotonic() + limits.wall_time_seconds
-    solve = torchdiffeq.odeint if method == "torchdiffeq" else torchdiffeq.odeint_adjoint
+    solve: Any = torchdiffeq.odeint if method == "torchdiffeq" else torchdiffeq.odeint_adjoint
     parts = []
     for index in np.ndindex(*problem.batch):
         left = max(deadline - time.monotonic(), 1e-9)
         own = Limits(max_steps=limits.max_steps, wall_time_seconds=left)
         parts.append(_solve_one(select(system, problem, index), solve, rtol, atol, own))
-    fields = ("states", "status", "reached", "n_evaluations")
-    stacked = [torch.stack([getattr(part, name) for part in parts]) for name in fields]
-    return Solution(*(part.reshape((*problem.batch, *part.shape[1:])) for part in stacked))
+
+    def stacked(name: str) -> Tensor:
+        each = torch.stack([getattr(part, name) for part in parts])
+        return each.reshape((*problem.batch, *each.shape[1:]))
+
+    return Solution(
+        stacked("states"), stacked("status"), stacked("reached"), stacked("n_evaluations")
+    )
 
 
 def _solve_one(
-    problem: Problem, integrate: Callable[..., Tensor], rtol: float, atol: float, limits: Limits
+    problem: Problem, integrate: Callable[..., Any], rtol: float, atol: float, limits: Limits
 ) -> Solution:
     """One trajectory (a problem without batch axes), piece by piece between its breakpoints."""
     watched = _Watched(problem, integrate, limits)
@@ -111,7 +117,7 @@ class _Stopped(SolverError):
 class _Watched:
     """The field of one trajectory as torchdiffeq calls it, with every step watched."""
 
-    def __init__(self, problem: Problem, integrate: Callable[..., Tensor], limits: Limits):
+    def __init__(self, problem: Problem, integrate: Callable[..., Any], limits: Limits):
         self.problem = problem
         self.integrate = integrate
         self.limits = limits

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -52,6 +53,11 @@ class Problem:
     x0: Tensor
     times: Tensor
     signal: Signal | FunctionSignal
+
+    @property
+    def system(self) -> System:
+        """The field, where it is a system, as it is in every problem that `select` gives."""
+        return cast(System, self.field)
 
     @property
     def batch(self) -> torch.Size:

@@ -77,6 +77,7 @@ class Walk:
         tolerance: Not read by a method without an error estimate.
         limits: Steps and wall time.
         plan: The steps to take again; None to choose them.
+        keep_steps: Whether this walk will be walked again.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Walk:
         tolerance: Tolerance,
         limits: Limits,
         plan: Plan | None = None,
+        keep_steps: bool = False,
     ):
         n, times = len(problem.x0), problem.times
         self.whole, self.problem, self.method = problem, problem, method
@@ -103,11 +105,13 @@ class Walk:
         self.shrinks, self.extra, self.since = count, count, count
         self.passed = count + 1  # output times behind the row
         self.tried = 0
+        self.last = torch.zeros_like(self.rows, dtype=torch.bool)  # the attempt ends at a stop
+        self.part = torch.ones_like(self.t)  # of the attempt that is kept
         self.u: Tensor | None = None
         self.free: Tensor | None = None
         events = self.system.events
         self.guards = Guards(self.system, self.t) if events else None
-        self.record = Record(n, len(events), times.device)
+        self.record = Record(n, len(events), times.device, keep_steps)
         self.read = [(self.rows, count, self.x)]
         self.status, self.evaluations = count.clone(), count.clone()
         self.reached, self.width = self.t.clone(), torch.zeros_like(self.t)
@@ -115,7 +119,7 @@ class Walk:
     @property
     def system(self) -> System:
         """The system with the constants of the rows."""
-        return cast(System, self.problem.field)
+        return self.problem.system
 
     def run(self) -> Solution:
         """To the end of every row."""
@@ -148,14 +152,14 @@ class Walk:
         if slope is None:
             slope = rate(until, step.x)
             stages = (*stages, slope)
-        good, finite = self._judge(step, slope, h, until)
+        good = self._judge(step, slope, h, until)
         curve, happens, after = None, None, step.x
         if self.guards is not None:
             curve = self.method.curve(h, self.x, after, stages)
             happens, until, after = self._locate(h, until, after, curve, good)
         self._read(h, until, step.x, stages, good, curve)
         self._move(good, until, after, slope, h)
-        self._end(good, finite, h, happens)
+        self._end(good, h, happens)
 
     def _widths(self) -> tuple[Tensor, Tensor]:
         """The width of the next attempt, and where it ends."""
@@ -169,14 +173,13 @@ class Walk:
         self.last = last
         return torch.where(last, left, self.h), torch.where(last, self.end, self.t + self.h)
 
-    def _judge(self, step: Step, slope: Tensor, h: Tensor, until: Tensor) -> tuple[Tensor, Tensor]:
-        """Which attempts are good and which are finite; the next widths are chosen."""
+    def _judge(self, step: Step, slope: Tensor, h: Tensor, until: Tensor) -> Tensor:
+        """Which attempts are good; the next widths are chosen."""
         finite = step.x.isfinite().all(dim=-1) & slope.isfinite().all(dim=-1)
         if self.plan is not None:
-            everything = torch.ones_like(finite)
-            return everything, everything
+            return torch.ones_like(finite)
         if step.error is None or not self.method.order:
-            return finite, finite
+            return finite
         rtol, atol = self.tolerance.rtol, self.tolerance.atol
         ratio = error_ratio(step.error, self.x, step.x, rtol, atol)
         finite = finite & ratio.isfinite()
@@ -189,7 +192,7 @@ class Walk:
         if not finite.all():
             self.shrinks = self.shrinks + (~finite).long()
             self.wall = torch.where(finite, self.wall, torch.minimum(self.wall, until))
-        return good, finite
+        return good
 
     def _locate(
         self, h: Tensor, until: Tensor, after: Tensor, curve: tuple[Tensor, ...], good: Tensor
@@ -265,7 +268,7 @@ class Walk:
         self.t = torch.where(good, until, self.t)
         self.record.step(self.rows[good], h[good], until[good], part[good])
 
-    def _end(self, good: Tensor, finite: Tensor, h: Tensor, happens: Tensor | None) -> None:
+    def _end(self, good: Tensor, h: Tensor, happens: Tensor | None) -> None:
         """Rows that are done or have failed leave; rows at a stop or an event begin anew."""
         stops = good & (self.t >= self.end)
         if happens is not None:
@@ -273,7 +276,7 @@ class Walk:
         done = good & (self.t >= self.times[:, -1])
         status = torch.where(done, Status.OK.value, -1)
         if self.plan is None:
-            status = self._failures(status, good, finite)
+            status = self._failures(status, good)
         leaves = status >= 0
         if leaves.any():
             self._leave(leaves, status, h)
@@ -283,7 +286,7 @@ class Walk:
         if stops.any():
             self._restart(stops, happens)
 
-    def _failures(self, status: Tensor, good: Tensor, finite: Tensor) -> Tensor:
+    def _failures(self, status: Tensor, good: Tensor) -> Tensor:
         """The status (-1: goes on) with that of the rows that cannot go on."""
 
         def mark(status: Tensor, where: Tensor, word: Status) -> Tensor:
@@ -291,12 +294,15 @@ class Walk:
 
         if not self.method.order:
             status = mark(status, ~good, Status.NOT_FINITE)
-        elif not good.all() or self.wall.isfinite().any():
-            self.shrinks = torch.where(self.t >= self.wall, 0, self.shrinks)
-            self.wall = torch.where(self.t >= self.wall, torch.inf, self.wall)
-            status = mark(status, self.shrinks > SHRINKS, Status.NOT_FINITE)
+        else:
+            if self.shrinks.any():
+                behind = self.t >= self.wall
+                self.shrinks = torch.where(behind, 0, self.shrinks)
+                self.wall = torch.where(behind, torch.inf, self.wall)
+                status = mark(status, self.shrinks > SHRINKS, Status.NOT_FINITE)
             finest = FINEST * (torch.nextafter(self.t, torch.full_like(self.t, torch.inf)) - self.t)
-            status = mark(status, ~good & (self.h < finest), Status.STEP_UNDERFLOW)
+            stuck = (self.h < finest) & ~(good & self.last)
+            status = mark(status, stuck, Status.STEP_UNDERFLOW)
         if self.tried > min(self.limits.max_steps, PATIENCE) and self.method.order:
             status = mark(status, self._hopeless(), Status.STEP_BUDGET)
         if time.monotonic() > self.deadline:
@@ -327,7 +333,7 @@ class Walk:
         if self.guards is not None:
             self.guards.narrow(stays)
         if len(self.rows):
-            self.problem = select(cast(System, self.whole.field), self.whole, self.rows)
+            self.problem = select(self.whole.system, self.whole, self.rows)
 
     def _restart(self, here: Tensor, happens: Tensor | None, first: bool = False) -> None:
         """Impulses and events at the rows that are here; the pieces that begin behind them."""
@@ -367,6 +373,7 @@ class Walk:
         asked = guards.alert(self.t) & here.unsqueeze(-1)
         if first:
             asked = torch.ones_like(asked)
+        slope, again = self.slope, torch.zeros_like(here)
         for round_ in range(AT_ONCE):
             if happens is not None and happens.any():
                 some = happens.any(dim=-1)
@@ -385,7 +392,8 @@ class Walk:
                 happens = guards.at_once(self._look, self.t, self.x, slope, self.h, asked, happens)
                 if not happens.any():
                     return slope, endless
-        return slope, endless | happens.any(dim=-1)
+            again = happens.any(dim=-1)
+        return slope, endless | again
 
     def _lag(self, here: Tensor, happens: Tensor | None) -> Tensor | None:
         """Zero, with the gradient of the time at which a row stands; None without gradients."""

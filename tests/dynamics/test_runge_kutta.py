@@ -1,5 +1,6 @@
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ C, B = np.array(NODES), MATRIX[6]
 LOWER = B - np.array(ERROR)
 
 
-def conditions(b: np.ndarray) -> dict[int, list[float]]:
+def conditions(b: np.ndarray) -> dict[int, list[Any]]:
     """Residuals of the order conditions (Hairer, Norsett & Wanner 1993, II.2) by order."""
     A, c = MATRIX, C
     Ac = A @ c
