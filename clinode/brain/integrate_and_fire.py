@@ -121,7 +121,9 @@ class Theta(System):
     """The theta neuron, dtheta/dt = (1 - cos theta) + (1 + cos theta) I; a spike where theta = pi.
 
     The normal form of class I excitability: at rest for I < 0, firing at sqrt(I) / pi for I > 0.
-    Dimensionless. theta keeps growing, one turn a spike.
+    Dimensionless. theta keeps growing, one turn a spike. Near I = 1 it turns at an even speed, so
+    that an adaptive step spans whole turns and their spikes go unseen: there use a fixed step, or
+    count the turns of theta.
 
     Ermentrout & Kopell 1986, SIAM J Appl Math 46:233-253.
     """
