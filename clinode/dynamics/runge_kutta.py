@@ -123,12 +123,14 @@ def combination(weights: Sequence[float], stages: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def error_ratio(error: Tensor, x: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
+def error_ratio(
+    error: Tensor, x: Tensor, after: Tensor, rtol: float | Tensor, atol: float | Tensor
+) -> Tensor:
     """Error over tolerance, root mean square over the row's own states; a step with <= 1 is good.
 
     The tolerance of a state is atol + rtol max(|before|, |after|). The ratio is in float64.
     """
-    scale = torch.maximum(x.abs(), after.abs()) * rtol + max(atol, torch.finfo(x.dtype).tiny)
+    scale = torch.maximum(x.abs(), after.abs()) * rtol + _positive(atol, x.dtype)
     return root_mean_square(error / scale).double()
 
 
@@ -137,6 +139,11 @@ def root_mean_square(values: Tensor) -> Tensor:
     largest = values.abs().amax(dim=-1)
     safe = largest.clamp(min=torch.finfo(values.dtype).tiny).unsqueeze(-1)
     return largest * (values / safe).square().mean(dim=-1).sqrt()
+
+
+def _positive(atol: float | Tensor, dtype: torch.dtype) -> float | Tensor:
+    """A tolerance that can be divided by; tensors (of a compiled loop) are positive already."""
+    return atol if isinstance(atol, Tensor) else max(atol, torch.finfo(dtype).tiny)
 
 
 def step_factor(ratio: Tensor, previous: Tensor, order: int) -> Tensor:
@@ -162,8 +169,8 @@ def initial_step(
     x: Tensor,
     slope: Tensor,
     span: Tensor,
-    rtol: float,
-    atol: float,
+    rtol: float | Tensor,
+    atol: float | Tensor,
     order: int,
 ) -> Tensor:
     """A first width from the size of the state, its slope and its curvature, at most `span`.
@@ -180,7 +187,7 @@ def initial_step(
         atol: Absolute tolerance.
         order: Of the error estimate, plus one.
     """
-    scale = x.abs() * rtol + max(atol, torch.finfo(x.dtype).tiny)
+    scale = x.abs() * rtol + _positive(atol, x.dtype)
     size = root_mean_square(x / scale).double()
     speed = root_mean_square(slope / scale).double()
     unknown = (size < 1e-5) | (speed < 1e-5)
