@@ -16,11 +16,15 @@ from clinode.errors import ArgumentError, SolverError
 from clinode.system import Quantity, System, Values, as_signal, flat_names, positions, present
 
 from .adaptive import ADAPTIVE, solve_adaptive
+from .compiled import solve_compiled_or
+from .delays import History, solve_delayed
 from .fixed_step import FIXED_STEP, iterate, solve_fixed
 from .reference import REFERENCE, solve_reference
 from .solvers import Limits, Problem, Solution, Status, select
+from .stochastic import STOCHASTIC, solve_stochastic
 
-METHODS = (*ADAPTIVE, *FIXED_STEP, *REFERENCE)
+STEPPED = tuple(dict.fromkeys((*FIXED_STEP, *STOCHASTIC)))
+METHODS = (*ADAPTIVE, *STEPPED, *REFERENCE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +113,8 @@ def simulate(
     max_steps: int = 5_000,
     wall_time_seconds: float = math.inf,
     keep_failed: bool = False,
+    history: History | None = None,
+    backend: str = "eager",
 ) -> Trajectory:
     """Solve dx/dt = f(t, x, u(t)) from x0 at times[0], and read out the system.
 
@@ -144,16 +150,23 @@ def simulate(
         method: One of the above.
         rtol: Relative tolerance of a step of the adaptive method.
         atol: Absolute tolerance of a step of the adaptive method, in the states' units.
-        generator: For systems with noise; none of the present methods draws from it.
+        generator: Where the noise of a system comes from; required by the methods that draw it.
+            Trajectories draw by their place in the batch, so their noise does not depend on mates.
         step: Largest step of a fixed-step method, in time units; required there, refused elsewhere.
         max_steps: Steps between two output times after which an adaptive solution of one trajectory
             is given up, or earlier where its pace says that it would need many times as many.
         wall_time_seconds: Time after which what is not solved is given up.
         keep_failed: Return a trajectory that failed, NaN after its end, instead of raising.
+        history: Of a system with delays, its states before times[0]: a function of times (...) that
+            gives (..., n_states). The initial state by default.
+        backend: "eager", or "compiled": the loop of an adaptive method compiled once for this class
+            of system, for many solutions after it. Where that cannot be done a `CompileWarning`
+            says why, and the result which backend solved it.
 
     Raises:
         ArgumentError: Shapes that do not fit, unknown names, times that do not increase, a missing
-            or unneeded step, an impulse on an input that enters nonlinearly.
+            or unneeded step or generator, an impulse on an input that enters nonlinearly, a method
+            that cannot solve this kind of system.
         SolverError: A trajectory failed; the error names it, when, and what to try.
 
     Example:
@@ -164,13 +177,25 @@ def simulate(
                 [0.3679]], dtype=torch.float64)
     """
     limits = Limits(max_steps=max_steps, wall_time_seconds=wall_time_seconds)
-    solve = _solver(system, method, step, rtol, atol, limits)
+    _check_call(system, method, step, generator, history)
+    if backend not in ("eager", "compiled"):
+        raise ArgumentError(f"backend must be 'eager' or 'compiled', got {backend!r}")
+    if backend == "compiled" and (method not in ADAPTIVE or system.step is not None):
+        raise ArgumentError(
+            "only adaptive methods are compiled", fix=f"method= one of {', '.join(ADAPTIVE)}"
+        )
+    options = {"rtol": rtol, "atol": atol, "limits": limits}
+    solve = _solver(system, method, step, generator, history, options)
     problem = _problem(system, x0, times, u)
-    solution = solve(problem)
+    if backend == "compiled":
+        solution, backend = solve_compiled_or(solve, system, problem, method=method, **options)
+    else:
+        solution = solve(problem)
     failed = solution.status != Status.OK
     if failed.any() and not keep_failed:
         raise _failure(system, problem, solution)
-    if failed.any() and solution.states[failed].requires_grad and problem.batch:
+    walked = method in ADAPTIVE or solution.events is not None or generator is not None
+    if failed.any() and solution.states.requires_grad and problem.batch and not walked:
         # Zero times infinity in the backward pass of a failed trajectory would be NaN in the
         # gradient of constants that all share, so the graph is built again without it.
         states = torch.full_like(solution.states, math.nan, requires_grad=False)
@@ -187,34 +212,83 @@ def simulate(
         time_unit=system.time_unit,
         state_quantities=system.states,
         output_quantities=system.outputs,
+        backend=backend,
     )
 
 
-def _solver(
-    system: System, method: str, step: float | None, rtol: float, atol: float, limits: Limits
-) -> Callable[[Problem], Solution]:
-    """The solver of a method, or words on why there is none for this system."""
+def _check_call(
+    system: System,
+    method: str,
+    step: float | None,
+    generator: torch.Generator | None,
+    history: History | None,
+) -> None:
+    """Refuse what does not go together."""
     if method not in METHODS:
         raise ArgumentError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     is_map = system.step is not None
-    if (step is None) == (method in FIXED_STEP and not is_map):
+    if (step is None) == (method in STEPPED and not is_map):
         raise ArgumentError(
             f"method '{method}' needs a step" if step is None else "step is for fixed-step methods",
             fix=f"step=..., the largest step in {system.time_unit}" if step is None else "",
         )
     if step is not None and not (math.isfinite(step) and step > 0):
         raise ArgumentError(f"step must be positive and finite, got {step}")
+    if history is not None and not system.delays:
+        raise ArgumentError("history is for systems with delays")
+    if not is_map:
+        _check_kind(system, method, generator)
+
+
+def _check_kind(system: System, method: str, generator: torch.Generator | None) -> None:
+    """Refuse a method for a system with delays, events or noise that it cannot solve."""
+    name = type(system).__name__
+    if system.delays and method not in FIXED_STEP:
+        raise ArgumentError(
+            f"{name} has delays, and method '{method}' has no past",
+            fix="method='rk4' and a step that is not longer than the shortest delay",
+        )
+    if system.delays and (system.events or generator is not None):
+        raise ArgumentError(f"{name} has delays, which are solved without events and noise only")
+    if system.events and method in REFERENCE:
+        raise ArgumentError(f"method '{method}' sees no events", fix="dopri5 does")
+    noisy = system.noise is not None and not system.delays
+    if noisy and method in STOCHASTIC and generator is None:
+        raise ArgumentError(
+            f"{name} has noise, and method '{method}' draws it: it needs a generator",
+            fix="generator=torch.Generator().manual_seed(...), or method='rk4' for the flow alone",
+        )
+    if noisy and method not in STOCHASTIC and generator is not None:
+        raise ArgumentError(
+            f"method '{method}' draws no noise",
+            fix=f"one of {', '.join(STOCHASTIC)}, or no generator for the flow without its noise",
+        )
+    if method not in FIXED_STEP and method in STOCHASTIC and system.noise is None:
+        raise ArgumentError(f"method '{method}' is for systems with noise, {name} has none")
+
+
+def _solver(
+    system: System,
+    method: str,
+    step: float | None,
+    generator: torch.Generator | None,
+    history: History | None,
+    options: dict[str, Any],
+) -> Callable[[Problem], Solution]:
+    """What solves this kind of system by this method."""
     bind = functools.partial
+    limits = options["limits"]
     if system.step is not None:
         return bind(iterate, step=system.step, limits=limits)
-    if step is not None:
-        return bind(solve_fixed, system, step=step, method=method, limits=limits)
-    adaptive = {"method": method, "rtol": rtol, "atol": atol, "limits": limits}
-    if method in ADAPTIVE:
-        return bind(solve_adaptive, system, **adaptive)
-    if system.events:
-        raise ArgumentError(f"method '{method}' sees no events", fix="dopri5 does")
-    return bind(solve_reference, system, **adaptive)
+    if step is None:
+        solve = solve_adaptive if method in ADAPTIVE else solve_reference
+        return bind(solve, system, method=method, **options)
+    stepped = {"step": step, "method": method, "limits": limits}
+    if system.delays:
+        return bind(solve_delayed, system, history=history, **stepped)
+    if system.noise is not None and generator is not None:
+        return bind(solve_stochastic, system, generator=generator, **stepped)
+    return bind(solve_fixed, system, **stepped)
 
 
 def _problem(system: System, x0: Values | Mapping[str, float], times: Values, u: Any) -> Problem:
