@@ -84,8 +84,9 @@ class Connectome:
         """What its user should know, in the order of `Finding.kind`; empty if nothing."""
         weights = self.weights.numpy()
         edges = (weights != 0) & ~np.eye(len(weights), dtype=bool)
-        negative, own = (weights < 0).any(axis=1), weights.diagonal() != 0
-        isolated = ~(edges.any(axis=0) | edges.any(axis=1))
+        negative = np.asarray((weights < 0).any(axis=1))
+        own = np.asarray(np.diag(weights) != 0)
+        isolated = np.asarray(~(edges.any(axis=0) | edges.any(axis=1)))
         found = [
             self._finding("negative weights", negative, "negative weights into {}"),
             self._finding("self weights", own, "self weights at {}"),

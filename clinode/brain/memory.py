@@ -296,7 +296,8 @@ def recalled_overlap(load: float) -> float:
         return 0.0
     # With y at most 1 / sqrt(2 load) the left side is at least the right one's limit, 1.
     high = 1 / math.sqrt(2 * load)
-    y = optimize.brentq(lambda y: _load_at(y) - load, peak, max(high, peak) + 1e-9, xtol=1e-14)
+    ends = (peak, max(high, peak) + 1e-9)
+    y = optimize.root_scalar(lambda y: _load_at(y) - load, bracket=ends, xtol=1e-14).root
     return math.erf(y)
 
 
@@ -331,7 +332,7 @@ def _critical_argument() -> float:
         bell = 2 / math.sqrt(math.pi) * math.exp(-y * y)
         return (bell - math.erf(y) / y) / y + 2 * y * bell
 
-    return optimize.brentq(slope, 1.0, 2.0, xtol=1e-15)
+    return optimize.root_scalar(slope, bracket=(1.0, 2.0), xtol=1e-15).root
 
 
 def _sweep(state: Float[Tensor, "unit cue"], weights: Tensor, order: list[int]) -> bool:

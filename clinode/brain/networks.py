@@ -134,7 +134,7 @@ class WilsonCowanNetwork(System):
         return self.W.unflatten(-1, (n, n))
 
     @property
-    def noise(self):
+    def noise(self):  # pyright: ignore[reportIncompatibleVariableOverride]  (its type is the same)
         """Standard deviation of the white noise on each state (Ito), or None."""
         return self._noise if self.is_noisy else None
 

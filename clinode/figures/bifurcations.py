@@ -132,8 +132,8 @@ def _by_stability(axis: Axes, x: np.ndarray, y: np.ndarray, stable: np.ndarray, 
     edges = np.flatnonzero(np.diff(stable.astype(int))) + 1
     for a, b in zip([0, *edges], [*edges, len(x)], strict=True):
         piece = slice(a, min(b + 1, len(x)))
-        style = {"lw": 1.7} if stable[a] else {"lw": 1.2, "ls": (0, (4, 2))}
-        axis.plot(x[piece], y[piece], color=color, **style)
+        width, dashes = (1.7, "-") if stable[a] else (1.2, (0, (4, 2)))
+        axis.plot(x[piece], y[piece], color=color, lw=width, ls=dashes)
 
 
 _SHORT = {
@@ -165,24 +165,37 @@ def _described(point: SpecialPoint) -> str:
 
 
 def _name_points(axis: Axes, notes: list[tuple[float, float, str]]) -> None:
-    """Dots with their names beside them, names kept inside the axes and apart from each other."""
-    low, high = axis.get_xlim()
-    bottom, top = axis.get_ylim()
-    taken: list[tuple[float, float]] = []
+    """Dots with their names beside them, each where it covers least of curves and other names."""
+    low, bottom = axis.get_xlim()[0], axis.get_ylim()[0]
+    scale = np.array(_AXIS_POINTS) / [axis.get_xlim()[1] - low, axis.get_ylim()[1] - bottom]
+    lines = [np.column_stack([line.get_xdata(), line.get_ydata()]) for line in axis.get_lines()]
+    inked = np.concatenate([_densely((line - [low, bottom]) * scale) for line in lines])
     for value, height, text in sorted(notes):
         axis.plot(value, height, "o", color=RAISE, markersize=5, zorder=6)
-        across = (value - low) / (high - low)
-        up = _AXIS_POINTS * (height - bottom) / (top - bottom) + 8
-        while any(abs(across - x) < 0.35 and abs(up - y) < 11 for x, y in taken):
-            up += 11
-        taken.append((across, up))
-        right = across > 0.62
-        offset = (-6 if right else 6, up - _AXIS_POINTS * (height - bottom) / (top - bottom))
+        place = (np.array([value, height]) - [low, bottom]) * scale
+        size = np.array([4.5 * len(text), 10.0])
+        shifts = [np.array([x, y]) for y in (0, 10, -10, 21, -21) for x in (7, -7 - size[0])]
+        costs = [_covered(place + shift - [0, 5], size, inked) for shift in shifts]
+        shift = shifts[int(np.argmin(costs))]
+        corner = place + shift - [0, 5]
+        cells = np.stack(np.meshgrid(*(np.linspace(0, side, 12) for side in size)), -1)
+        inked = np.concatenate([inked, corner + cells.reshape(-1, 2)])
         axis.annotate(
-            text, (value, height), xytext=offset, textcoords="offset points", fontsize=8,
-            color=RAISE, ha="right" if right else "left", va="center",
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6},
+            text, (value, height), xytext=tuple(shift), textcoords="offset points", fontsize=8,
+            color=RAISE, ha="left", va="center",
         )  # fmt: skip
 
 
-_AXIS_POINTS = 270  # height of the axes of a bifurcation diagram, about
+_AXIS_POINTS = (390.0, 255.0)  # width and height of the axes of a bifurcation diagram, about
+
+
+def _densely(line: np.ndarray) -> np.ndarray:
+    """Points of a line, (point, 2), close enough together to be counted under a name."""
+    steps = np.linspace(0, 1, 8)[:, None, None]
+    return (line[:-1] + steps * np.diff(line, axis=0)).reshape(-1, 2)
+
+
+def _covered(corner: np.ndarray, size: np.ndarray, inked: np.ndarray) -> int:
+    """How many points a name would cover; very many where it would leave the axes."""
+    outside = (corner < 0).any() or (corner + size > np.array(_AXIS_POINTS)).any()
+    return 10_000 * int(outside) + int(((inked > corner) & (inked < corner + size)).all(-1).sum())

@@ -28,7 +28,7 @@ def competition_figure(trajectories: Mapping[str, Trajectory]) -> Figure:
             rates = trajectory.state_quantities[0]
             rows = trajectory.states.detach().numpy()[:, : rates.size]
             block(axis, trajectory.times.numpy(), rows, rates)
-            axis.set_title(title, fontsize=10)
+            axis.set_title(title, fontsize=10, pad=18)
             axis.set_xlabel(axis_label("time", trajectory.time_unit))
         axes[0].set_ylim(bottom=0)
         for axis in axes[1:]:

@@ -105,7 +105,8 @@ def block(axis: Axes, times: np.ndarray, rows: np.ndarray, quantity: Quantity) -
     axis.set_ylabel(axis_label(quantity.name, quantity.unit))
     axis.margins(x=0)
     if quantity.labels:
-        axis.legend(fontsize=8, frameon=False, loc="upper right", ncols=min(3, quantity.size))
+        above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1}
+        axis.legend(fontsize=8, frameon=False, ncols=quantity.size, columnspacing=1, **above)
 
 
 def phase_plane_figure(
@@ -205,8 +206,10 @@ def basin_figure(basins: Basins, separatrix: Separatrix | None = None) -> Figure
         figure = Figure(figsize=(5.4, 4.7), layout="constrained")
         axis = figure.subplots()
         axis.pcolormesh(x, y, 0.45 + 0.55 * picture, shading="nearest", rasterized=True)
-        handles = [Patch(color=0.45 + 0.55 * palette[i], label=_share(basins, i))
-                   for i in range(len(fills))]  # fmt: skip
+        pale = 0.45 + 0.55 * palette
+        handles: list[Patch | Line2D] = [
+            Patch(color=pale[i], label=_share(basins, i)) for i in range(len(fills))
+        ]
         for one in basins.attractors:
             place = one.states if isinstance(one, LimitCycle) else one.state[None]
             rows = place.detach().numpy()
@@ -217,7 +220,7 @@ def basin_figure(basins: Basins, separatrix: Separatrix | None = None) -> Figure
             handles.append(Line2D([], [], color=INK, lw=1.1, ls=(0, (4, 2)), label="separatrix"))
         for label, text in ((-1, "undecided"), (-2, "without bound")):
             if (basins.labels == label).any():
-                handles.append(Patch(color=0.45 + 0.55 * palette[label], label=text))
+                handles.append(Patch(color=pale[label], label=text))
         axis.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
         axis.set_xlabel(axis_label(names[0], units[0]))
         axis.set_ylabel(axis_label(names[1], units[1]))

@@ -82,7 +82,7 @@ def test_the_time_until_the_loser_falls_silent_follows_from_the_unstable_mode():
         def silenced(t, x, w=w, I=I):
             return I - w * x[0]
 
-        silenced.terminal = True
+        silenced.terminal = True  # pyright: ignore[reportFunctionMemberAccess]
         expected = tau / (w - 1) * np.log((I / w - shared) / d0)
         start = [shared + d0, shared - d0]
         found = solve_ivp(

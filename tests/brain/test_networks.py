@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
+from scipy.linalg import solve_continuous_lyapunov
 
 from clinode.brain.connectome import Connectome, simulate_connectome
 from clinode.brain.networks import WilsonCowanNetwork
@@ -77,7 +78,7 @@ def test_the_jacobian_is_that_of_its_derivative_along_any_direction_and_of_the_f
     network = WilsonCowanNetwork(simulate_connectome(n))
     x, u, v = draw(2 * n), draw(n, seed=1), draw(2 * n, seed=2)
     J = jacobian(network, x, u)
-    _, along = torch.func.jvp(lambda x: network(0.0, x, u), (x,), (v,))
+    along = torch.func.jvp(lambda x: network(0.0, x, u), (x,), (v,))[1]
     torch.testing.assert_close(J @ v, along)
     E, I = x[:n], x[n:]
     drive = 16 * E - 12 * I + 0.75 + u + 4 * (network.weights @ E)
@@ -148,6 +149,42 @@ def test_delays_are_lengths_over_speed_and_read_the_past():
     now = plain.with_constants(K=0.0).vector_field(0.0, x, u + received)
     torch.testing.assert_close(delayed.vector_field(0.0, x, u, {"E": E}), now)
     assert plain.delays == ()
+
+
+def test_a_delayed_network_does_what_euler_with_a_buffer_does():
+    n, step, steps = 4, 0.01, 3000
+    network = WilsonCowanNetwork(simulate_connectome(n), P=1.2, K=8.0, speed=5.0)
+    x = draw(2 * n, seed=3)
+    u = torch.zeros(n).double()
+    lags = (network.delay_times.numpy() / step).round().astype(int)
+    path = np.empty((steps + 1, 2 * n))
+    path[0] = x
+    plain = network.with_constants(K=0.0)
+    for k in range(steps):
+        E = np.array([[path[max(k - lag, 0), j] for j, lag in enumerate(row)] for row in lags])
+        received = 8.0 * (network.weights.numpy() * E).sum(-1)
+        rate = plain(0.0, torch.tensor(path[k]), torch.tensor(received))
+        path[k + 1] = path[k] + step * rate.numpy()
+    times = torch.tensor([0.0, 15.0, 30.0]).double()
+    found = simulate(network, x, times, u, method="rk4", step=0.1).states
+    np.testing.assert_allclose(found, path[[0, 1500, 3000]], atol=1e-3)
+    undelayed = WilsonCowanNetwork(simulate_connectome(n), P=1.2, K=8.0)
+    other = simulate(undelayed, x, times, u, method="rk4", step=0.1).states
+    assert (other - found).abs().max() > 5e-3
+
+
+def test_noise_without_coupling_has_the_variance_of_its_linearization():
+    alone = Connectome(weights=torch.zeros(1, 1), labels=("cortex",))
+    network = WilsonCowanNetwork(alone, P=0.5, sigma=1e-4)
+    u = torch.zeros(1).double()
+    rest = find_equilibria(network, n_starts=8)[0]
+    A = jacobian(network, rest.state, u).numpy()
+    expected = solve_continuous_lyapunov(A, -1e-8 * np.eye(2))
+    generator = torch.Generator().manual_seed(0)
+    start = rest.state.expand(4000, 2)
+    run = simulate(network, start, [0.0, 100.0], u, method="heun", step=1.0, generator=generator)
+    variance = np.cov(run.states[:, -1].numpy().T)
+    np.testing.assert_allclose(variance.diagonal(), expected.diagonal(), rtol=0.1)
 
 
 def test_noise_is_on_every_state_where_it_is_asked_for():

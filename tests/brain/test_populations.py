@@ -83,7 +83,7 @@ def test_the_period_of_wilson_cowan_is_that_of_a_long_integration(seed):
     def upward(t, x):
         return x[0] - 0.2
 
-    upward.direction = 1
+    upward.direction = 1  # pyright: ignore[reportFunctionMemberAccess]
     found = solve_ivp(
         lambda t, x: wilson_cowan(x, P, 0.0, from_above),
         (0, 150), [0.1, 0.1], events=upward, rtol=1e-11, atol=1e-13,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from clinode.brain.conductance import MorrisLecar
+from clinode.brain.populations import ThetaPopulation
 from clinode.brain.seizure import Wendling
 from clinode.dynamics.continuation import continue_equilibria
 from clinode.dynamics.cycle_branches import continue_cycles
@@ -33,6 +34,11 @@ def frequencies():
     )
 
 
+def bistable_population():
+    branch = continue_equilibria(ThetaPopulation(), "I", span=(-6.0, 4.0))
+    return bifurcation_figure(branch, "r")
+
+
 def onset():
     return onset_figure(firing_onset(MorrisLecar.snic(), "I", span=(20.0, 120.0)))
 
@@ -41,11 +47,17 @@ FIGURES = {
     bifurcations: ("V (mV)", "µA/cm²", "subcritical Hopf 93.86", "fold of cycles 88.29"),
     folds: ("p (Hz)", "y1 (mV)", "fold 113.6", "fold -41.3"),
     frequencies: ("frequency", "√µ / π"),
+    bistable_population: ("r (1/ms)", "I", "fold"),
     onset: ("I (µA/cm²)", "frequency (Hz)", "square-root law"),
 }
 
 
-@pytest.mark.parametrize("make", FIGURES)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "make", [pytest.param(make, marks=SLOW if make is onset else ()) for make in FIGURES]
+)
 def test_every_axis_carries_its_quantity_and_unit(make):
     text = base64.b64decode(data_uri(make()).split(",", 1)[1]).decode()
     for words in FIGURES[make]:

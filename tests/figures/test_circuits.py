@@ -6,6 +6,7 @@ import torch
 from clinode.brain.circuits import (
     LateralInhibition,
     LateralInhibitionField,
+    NoisyWongWang,
     RingAttractor,
     WinnerTakeAll,
     WongWang,
@@ -18,6 +19,7 @@ from clinode.figures.circuits import (
     decision_figure,
     mach_bands_figure,
 )
+from clinode.figures.dynamics import traces_figure
 from clinode.figures.picture import data_uri
 
 
@@ -48,6 +50,14 @@ def decision():
     return decision_figure(system, u, find_equilibria(system, u, n_starts=64), run)
 
 
+def noisy_decision():
+    u, times = torch.tensor([30.0, 0.0]).double(), torch.linspace(0, 0.5, 251).double()
+    generator = torch.Generator().manual_seed(1)
+    x = torch.tensor([0.1, 0.1, 0.0, 0.0]).double()
+    run = simulate(NoisyWongWang(), x, times, u, method="heun", step=2e-3, generator=generator)
+    return traces_figure(run)
+
+
 def compass():
     system = RingAttractor(48)
     x = 5 * torch.cos(system.angles - 1.0)
@@ -60,6 +70,7 @@ FIGURES = {
     competition: ("time (ms)", "r (Hz)"),
     mach_bands: ("position (°)", "I, r (Hz)"),
     decision: ("time (s)", "S1", "S2", "dS1/dt = 0"),
+    noisy_decision: ("time (s)", "S1", "S2", "I1 (nA)", "I2 (nA)"),
     compass: ("time (s)", "rate (Hz)", "angle of unit, heading (°)"),
 }
 

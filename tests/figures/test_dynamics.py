@@ -24,7 +24,7 @@ from clinode.system import LinearSystem, Quantity
 
 def traces():
     neuron = MorrisLecar.hopf()
-    times = torch.linspace(0, 300, 601).double()
+    times = torch.linspace(0, 150, 301).double()
     return traces_figure(simulate(neuron, [-20.0, 0.1], times, 100.0, method="rk4", step=0.5))
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from clinode.brain.memory import Hopfield, ModernHopfield
+from clinode.brain.memory import GradedHopfield, Hopfield, ModernHopfield
+from clinode.dynamics.simulate import simulate
+from clinode.figures.dynamics import traces_figure
 from clinode.figures.memory import capacity_figure, recall_figure, retrieval_figure
 from clinode.figures.picture import data_uri
 
@@ -34,6 +36,14 @@ def recall():
     return recall_figure(patterns[0].reshape(16, 16), cue, found)
 
 
+def graded_recall():
+    patterns = random_patterns(3, 60)
+    system = GradedHopfield(Hopfield.store(patterns).weights)
+    cue = 0.1 * patterns[0] * torch.where(torch.arange(60) % 4 == 0, -1.0, 1.0)
+    times = torch.linspace(0, 120, 121).double()
+    return traces_figure(simulate(system, cue, times, method="rk4", step=1.0), ["u", "V"])
+
+
 def retrieval():
     patterns = random_patterns(64, 64, 3)
     scores = patterns @ patterns[0]
@@ -49,6 +59,7 @@ def retrieval():
 FIGURES = {
     capacity: ("load (patterns per unit)", "overlap with the pattern (1)", "critical load 0.1379"),
     recall: ("sweep (all units once)", "energy (1)", "recalled"),
+    graded_recall: ("time (ms)", "u, member", "V, member"),
     retrieval: ("inverse temperature", "error of retrieval (1)"),
 }
 
