@@ -127,8 +127,7 @@ def test_pictures_have_words(report):
     assert "desc" in page.tags
 
 
-def test_no_identifier_of_a_subject_reaches_a_page(run, attributions, tmp_path):
-    cohort = cn.simulate_cohort(120, seed=3)
+def test_no_identifier_of_a_subject_reaches_a_page(run, cohort, tmp_path):
     secret = {s: f"MRN-{k:05d}-Q" for k, s in enumerate(cohort.subjects)}
     tables = {
         name: getattr(cohort, name).assign(
@@ -187,8 +186,8 @@ def test_a_withheld_map_is_not_drawn_and_says_why(run, cohort, attributions, tmp
         "a\u202eb\x1b[1m",
     ],
 )
-def test_a_hostile_variable_name_is_printed_not_obeyed(payload, tmp_path):
-    cohort = cn.simulate_cohort(60, seed=5)
+def test_a_hostile_variable_name_is_printed_not_obeyed(cohort, payload, tmp_path):
+    cohort = cohort.take(range(60))
     observations = cohort.observations.astype({"variable": str})
     observations.loc[observations["variable"] == "HR", "variable"] = payload
     hostile = cn.Cohort.from_tables(

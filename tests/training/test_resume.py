@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from clinode.errors import OutputError
 from clinode.folder import verify_folder
+from clinode.training import fit
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
@@ -178,14 +180,13 @@ def test_a_fit_that_is_asked_to_stop_saves_and_can_be_resumed(
     assert digests(out) == unhurt
 
 
-def test_a_second_writer_is_turned_away_while_the_first_goes_on(zygote, unhurt, tmp_path, digests):
-    other = Zygote()
-    try:
-        zygote.start(tmp_path / "run")
-        while not (tmp_path / "run.unfinished").exists():
-            time.sleep(0.001)
-        assert other.fit(tmp_path / "run") == 2
-        assert zygote.wait() == 0
-    finally:
-        other.close()
+def test_a_second_writer_is_turned_away_while_the_first_goes_on(
+    zygote, unhurt, tmp_path, digests, small_model, train, task, small_config
+):
+    process = zygote.start(tmp_path / "run")
+    while not (tmp_path / "run.unfinished").exists():
+        time.sleep(0.001)
+    with pytest.raises(OutputError, match=f"process {process} .* is writing this run"):
+        fit(small_model, train, task=task, out=tmp_path / "run", config=small_config)
+    assert zygote.wait() == 0
     assert digests(tmp_path / "run") == unhurt
