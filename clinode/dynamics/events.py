@@ -20,6 +20,8 @@ LOOKS = (0.25, 0.5, 0.75, 1.0)  # fractions of a step at which guards are looked
 AT_ONCE = 32  # rounds of events at one time
 RUSH = 64  # events in a row, each within TIGHT of the whole time from the last
 TIGHT = 1e-9
+MOST_TRIALS = 120  # looks at a guard for its zero; ten are usual
+SPACINGS = 16  # of floating-point time: nearer events of one kind are at one time
 RESOLUTION = 1e-12  # of a step: what is nearer to a guard counts as on it
 
 Curve = Callable[[Tensor], Tensor]  # theta -> state
@@ -48,7 +50,7 @@ class Guards:
         self.side = torch.zeros(n, n_events, dtype=torch.int64, device=device)
         self.release = torch.full((n, n_events), -torch.inf, dtype=t.dtype, device=device)
         self.lag = torch.zeros(n, n_events, dtype=t.dtype, device=device)
-        self.last = torch.full((n,), -torch.inf, dtype=t.dtype, device=device)
+        self.last = torch.full((n, n_events), -torch.inf, dtype=t.dtype, device=device)
         self.rush = torch.zeros(n, dtype=torch.int64, device=device)
 
     def narrow(self, keep: Tensor) -> None:
@@ -132,7 +134,8 @@ class Guards:
         one that has just happened (`before`) only where its reset left the state beyond.
         """
         along = (torch.ones_like(t), slope.contiguous())
-        value, speed = torch.func.jvp(look, (t, x.contiguous()), along)
+        both = torch.func.jvp(look, (t, x.contiguous()), along)
+        value, speed = both[0], both[1]
         near = value.abs() <= speed.abs() * (RESOLUTION * width + 1e-15 * t.abs()).unsqueeze(-1)
         onward = torch.where(speed < 0, -1, 1)
         sign = torch.where(near, onward, value.sign().long())
@@ -158,13 +161,19 @@ class Guards:
                 self.lag = _with_column(self.lag, k, later)
         return x
 
-    def rushed(self, t: Tensor, span: Tensor, happens: Tensor) -> Tensor:
-        """Which rows have had events in a rush, after those that happen at t."""
+    def rushed(self, t: Tensor, span: Tensor, happens: Tensor, is_located: bool) -> Tensor:
+        """Which rows have events without end, after those that happen at t.
+
+        Many in a row within TIGHT of the span; or one that a step brings again before time, in
+        floating point, has moved on.
+        """
         any_ = happens.any(dim=-1)
-        tight = t - self.last <= TIGHT * span
+        tight = t - self.last.amax(dim=-1) <= TIGHT * span
+        spacing = torch.nextafter(t, torch.full_like(t, torch.inf)) - t
+        again = happens & (t.unsqueeze(-1) - self.last <= SPACINGS * spacing.unsqueeze(-1))
         self.rush = torch.where(any_, torch.where(tight, self.rush + 1, 0), self.rush)
-        self.last = torch.where(any_, t, self.last)
-        return self.rush > RUSH
+        self.last = torch.where(happens, t.unsqueeze(-1), self.last)
+        return (self.rush > RUSH) | (again.any(dim=-1) & is_located)
 
     def alert(self, t: Tensor) -> Tensor:
         """Events whose guards must be looked at where a row stops: before them, or set free now."""
@@ -189,26 +198,35 @@ class Guards:
 def bracketed(
     value: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, where: Tensor
 ) -> Tensor:
-    """Zeros between low (below zero) and high (not below): secants by Illinois, and bisection."""
-    below, above = value(low), value(high)
+    """Zeros between low (below zero) and high (not below), to the last bits.
+
+    Inverse quadratic interpolation where it can be trusted, bisection elsewhere: Chandrupatla 1997,
+    Adv. Eng. Softw. 28:145-149.
+    """
     tiny = torch.finfo(low.dtype).tiny
-    below, above = -below.abs().clamp(min=tiny), above.abs().clamp(min=tiny)
-    for trial in range(100):
-        open_ = where & (high - low > 4e-16) & (above > tiny)
+    x1, f1 = high, value(high).abs()
+    x2, f2 = low, -value(low).abs().clamp(min=tiny)
+    part, best = torch.full_like(low, 0.5), high
+    open_ = where & (f1 != 0)
+    for _ in range(MOST_TRIALS):
         if not open_.any():
             break
-        part = below / (below - above) if trial % 3 < 2 else torch.full_like(low, 0.5)
-        middle = low + (high - low) * part.clamp(1e-3 if trial < 2 else 1e-9, 1 - 1e-9)
-        found = value(middle)
-        left = open_ & (found < 0)
-        right = open_ & (found >= 0)
-        # Illinois: the end that stays counts half, so that it does not stay for ever.
-        below, above = (
-            torch.where(left, found, torch.where(right, below / 2, below)),
-            torch.where(right, found.clamp(min=0), torch.where(left, above / 2, above)),
-        )
-        low, high = torch.where(left, middle, low), torch.where(right, middle, high)
-    return high
+        x = x1 + part * (x2 - x1)
+        f = value(x)
+        same = (f < 0) == (f1 < 0)
+        x3, f3 = torch.where(same, x1, x2), torch.where(same, f1, f2)
+        x2, f2 = torch.where(same, x2, x1), torch.where(same, f2, f1)
+        x1, f1 = x, f
+        best = torch.where(open_, torch.where(f1 < 0, x2, x1), best)  # where it is not below
+        narrow = 4e-16 / (x2 - x1).abs()
+        open_ = open_ & (narrow < 0.5) & (f != 0)
+        xi, phi = (x1 - x2) / (x3 - x2), (f1 - f2) / (f3 - f2)
+        trusted = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
+        inverse = f1 / (f2 - f1) * f3 / (f2 - f3)
+        inverse = inverse + (x3 - x1) / (x2 - x1) * f1 / (f3 - f1) * f2 / (f3 - f2)
+        part = torch.where(trusted, inverse, 0.5).nan_to_num(0.5)
+        part = torch.minimum(torch.maximum(part, narrow), 1 - narrow).clamp(0.0, 1.0)
+    return best
 
 
 def _with_column(table: Tensor, k: int, column: Tensor) -> Tensor:

@@ -379,7 +379,8 @@ class Walk:
                 some = happens.any(dim=-1)
                 self.record.event(self.rows[some], (self.t + shift)[some], happens[some], round_)
                 self.x = guards.apply(self.system, self.t, self.x, shift, happens)
-                endless = endless | guards.rushed(self.t, span, happens)
+                rushed = guards.rushed(self.t, span, happens, is_located=round_ == 0)
+                endless = endless | rushed
                 asked = asked | happens
             self._piece(here)
             slope = self._rate()(self.t, self.x)
