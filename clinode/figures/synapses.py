@@ -44,7 +44,7 @@ def synapse_figure(
     outputs = synapse.split(trace.outputs, synapse.outputs)
     with styled():
         figure = Figure(figsize=(7.2, 4.0), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=[1.7, 1])
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.7, 1])[0]
         top, middle, bottom = left.subplots(3, 1, sharex=True, height_ratios=[0.25, 1, 1])
         _raster(top, spikes)
         for axis, name, color in ((middle, "conductance", LOWER), (bottom, "I", RAISE)):

@@ -35,7 +35,7 @@ def spike_times(I: float, end: float, x0) -> np.ndarray:
     def crossing(t, x, I):
         return x[0]
 
-    crossing.direction = 1
+    crossing.direction = 1  # pyright: ignore[reportFunctionMemberAccess]  # scipy's way
     solved = solve_ivp(
         hodgkin_huxley_in_numpy,
         (0, end),
