@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .adaptive import ADAPTIVE
 from .compiled_stiff import jacobian_rows, small_inverse
 from .compiled_trace import Named, Spec, while_loop
 from .rosenbrock import rodas4, rodas4_curve
@@ -98,9 +99,10 @@ def _as_it_is(h: Tensor, before: Node, after: Node, left: Node) -> Node:
 
 
 IDLE_WIDTH = 1e-6
+_EXPLICIT, _STIFF = ADAPTIVE["dopri5"], ADAPTIVE["rosenbrock"]
 METHODS = {
-    "dopri5": Method(2, 1, 6, 5, _dopri5, _dopri5_curve),
-    "rosenbrock": Method(1, 2, 7, 4, _rodas4, _as_it_is),
+    "dopri5": Method(2, 1, _EXPLICIT.n_evaluations, _EXPLICIT.order, _dopri5, _dopri5_curve),
+    "rosenbrock": Method(1, 2, _STIFF.n_evaluations, _STIFF.order, _rodas4, _as_it_is),
 }
 
 
