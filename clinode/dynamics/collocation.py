@@ -164,13 +164,12 @@ def linearize_orbit(
     corners = _expand(levels, len(widths), n, c.shape[-1])
     nodes = _interior(maps, corners)
     size = np.abs(value).max() * period
-    slopes = np.einsum("k,ks->s", NODE_SLOPE[0], pieces[0]) / widths[0]
     return Linearization(
         spread=nodes[..., :-1],
         offset=nodes[..., -1],
         ends=np.hstack([a, b, c[:, :-1]]),
         rest=c[:, -1],
-        speed=slopes,
+        speed=period * field.value(np.append(orbit.nodes[0], p)),
         residual=float(np.abs(defect / widths[:, None, None]).max() / size) if size else np.inf,
     )
 
