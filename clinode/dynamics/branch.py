@@ -21,8 +21,9 @@ class SpecialPoint:
 
     Attributes:
         kind: Of equilibria "fold", "hopf" or "branch point"; of cycles "cycle fold", "period
-            doubling", "torus" or "branch point"; of a curve in two parameters "cusp",
-            "bogdanov-takens", "zero-hopf" or "bautin".
+            doubling", "torus" or "branch point", and where a branch of them ends "snic",
+            "homoclinic" or "canard" (orbits grow while the parameter stands still); of a curve in
+            two parameters "cusp", "bogdanov-takens", "zero-hopf", "bautin" or "hopf-hopf".
         value: The parameter there. Like `state` and `frequency`, differentiable once by constants
             and inputs that ask for a gradient, at folds and Hopf points.
         state: (state,); of a cycle, its state at phase 0.

@@ -2,8 +2,8 @@
 
 Pseudo-arclength over (orbit, log of the period, parameter). The mesh follows the orbit after every
 step; a step whose orbit is not to be trusted (`cycles`) is taken again on a finer mesh. A branch
-may end in another Hopf point, or with a period that grows without bound: in a homoclinic orbit, or
-in a saddle-node on the cycle (SNIC).
+may end in another Hopf point, in a canard explosion, or with a period that grows without bound: in
+a homoclinic orbit, or in a saddle-node on the cycle (SNIC).
 """
 
 import math
@@ -18,7 +18,7 @@ from clinode.system import System
 from .arclength import CurvePoint, Steps, Walk, locate
 from .box import Side
 from .branch import Branch, Origin, SpecialPoint, scalar
-from .continuation import END_OF_SPAN, STUCK
+from .continuation import CLOSED, END_OF_SPAN, STUCK
 from .cycle_births import FIRST, both_ways, from_hopf, from_period_doubling
 from .cycle_curve import TIME_WEIGHT, CycleCurve, CycleReport, labelled_cycle
 from .cycle_ends import endless_end
@@ -33,6 +33,8 @@ COARSE = 1e-5  # error of the trivial multiplier at which the mesh is refined
 FINE_INTERVALS = 160  # beyond it only if the orbit is not trusted
 ENDLESS = 5e-9  # spans per factor e of the period: below it only the period still moves
 NEARLY_ENDLESS = 1e-4  # the same, where no further orbit can be resolved
+STANDING = 1e-6  # of the parameter in the tangent, where orbits explode
+TRUSTED = 1e-4  # error of the trivial multiplier at which a special point is refined further
 UNEXPLAINED = 1e-4  # step below which a change of stability is taken without an explanation
 LEAP = 2e-3  # step below which multipliers may change as they like
 AT_HOPF = "a Hopf point"
@@ -71,8 +73,9 @@ def continue_cycles(
             fix="start at a Hopf point, a period doubling or a limit cycle",
         )
     journeys = [_Journey(one.curve, one.start, ends, [one.first]) for one in births]
-    for journey in journeys:
-        journey.run()
+    for journey in journeys[::-1]:
+        if journeys[-1].ended != CLOSED:
+            journey.run()
     return _as_branch(system, parameter, journeys)
 
 
@@ -113,7 +116,7 @@ class _Journey:
             self.curve, here = self.curve.remeshed(walk.here, 2 * self.curve.n_intervals)
             walk.curve, walk.here = self.curve, here
         else:
-            self.ended = self._endless(walk.here, NEARLY_ENDLESS)
+            self.ended = self._endless(walk.here, NEARLY_ENDLESS) or self._exploding(walk.here)
             if not self.ended and not walk.shorten():
                 self.ended = UNTRUSTED
 
@@ -129,7 +132,7 @@ class _Journey:
         walk.accept(there)
         if len(self.visited) >= MAX_CYCLES:
             self.ended = f"{MAX_CYCLES} cycles"
-        self.ended = self.ended or self._endless(there, ENDLESS)
+        self.ended = self.ended or self._endless(there, ENDLESS) or self._closed()
         self.curve, here = self.curve.remeshed(there, self.curve.n_intervals)
         walk.curve, walk.here = self.curve, here
 
@@ -144,6 +147,25 @@ class _Journey:
         kind, value, state = endless_end(self.curve.field, here.report, per_e_fold)
         self.points.append(self._special(kind, here.report, value=value, state=state))
         return f"an infinite period: {kind}"
+
+    def _closed(self) -> str:
+        """Whether the last step came past the first cycle, in the direction of the first step."""
+        if len(self.visited) < 10:
+            return ""
+        first, second, before, last = (_shape(self.visited[i]) for i in (0, 1, -2, -1))
+        ahead = second - first
+        near = max(np.abs(one - first).max() for one in (before, last)) < 2 * STEPS.largest
+        passed = (before - first) @ ahead < 0 <= (last - first) @ ahead
+        return CLOSED if near and passed else ""
+
+    def _exploding(self, here: CurvePoint) -> str:
+        """The end of a branch whose orbits grow while its parameter stands still: they follow a
+        repelling slow manifold, along which they cannot be resolved.
+        """
+        if abs(here.tangent[-1]) > STANDING:
+            return ""
+        self.points.append(self._special("canard", here.report))
+        return "a canard explosion"
 
     def _note(self, here: CurvePoint, there: CurvePoint, step: float) -> None:
         """Special points between two orbits, each polished on finer meshes."""
@@ -169,10 +191,15 @@ class _Journey:
             near = locate(curve, here, 1.2 * step, lambda q: _test(kind, q), tolerance=1e-9)
             if near is None:
                 return None  # what a finer mesh does not see was made up by the coarser one
-            if abs(near.report.p - last) < POLISHED or curve.n_intervals >= MOST_INTERVALS:
+            still = abs(near.report.p - last) < POLISHED
+            if still and abs(near.report.trivial - 1) < TRUSTED:
+                break
+            if curve.n_intervals >= MOST_INTERVALS:
                 break
             last = near.report.p
             curve, here = curve.remeshed(here, 2 * curve.n_intervals)
+        if not near.report.is_trustworthy:
+            return None
         if abs(_test(kind, near)) > 1e-3 or (kind == "torus" and not _has_pair(near.report)):
             return None
         return self._special(kind, near.report)
@@ -200,6 +227,13 @@ class _Journey:
                 dynamics.system, dynamics.live_u, dynamics.parameters[0], np.empty((0, len(x)))
             ),
         )
+
+
+def _shape(report: CycleReport) -> np.ndarray:
+    """Parameter, log of the period and extent of a cycle, whatever its phase and mesh."""
+    nodes = report.orbit.nodes
+    head = [report.p, TIME_WEIGHT * math.log(report.period)]
+    return np.concatenate([head, nodes.min(axis=0), nodes.max(axis=0)])
 
 
 def _test(kind: str, point: CurvePoint) -> float:
@@ -264,7 +298,7 @@ def _as_branch(system: System, parameter: str, journeys: list[_Journey]) -> Bran
         stable=np.array([cycle.is_stable for cycle in cycles]),
         eigenvalues=np.concatenate([trivial[:, None], others], axis=1),
         points=(*(backward.points[::-1] if backward else ()), *forward.points),
-        ends=(backward.ended if backward else "birth", forward.ended),
+        ends=(backward.ended or CLOSED if backward else "birth", forward.ended),
         quantities=system.states,
         time_unit=system.time_unit,
         periods=np.array([report.period for report in reports]),

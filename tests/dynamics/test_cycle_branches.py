@@ -73,6 +73,18 @@ class Rossler(System):
         return self.join(x=-Y - Z, y=X + 0.2 * Y, z=0.2 + Z * (X - self.c))
 
 
+class Isola(System):
+    """r' = r (1/4 - (r^2 - 1)^2 - p^2), theta' = 2: the cycles are a closed curve over p."""
+
+    states = PLANE
+    inputs = P
+
+    def vector_field(self, t, x, u):
+        X, Y = self.split(x).values()
+        growth = 0.25 - (X**2 + Y**2 - 1) ** 2 - u**2
+        return self.join(x=growth * X - 2 * Y, y=2 * X + growth * Y)
+
+
 def hopf_of(system, parameter, span):
     points = continue_equilibria(system, parameter, span).points
     return next(point for point in points if point.kind == "hopf")
@@ -175,6 +187,16 @@ def test_morris_lecar_reaches_its_homoclinic_orbit(published):
     assert float(homoclinic.value) == pytest.approx(35.00673, abs=1e-5)
     saddle = system.vector_field(0.0, homoclinic.state, homoclinic.value.reshape(1))
     assert saddle.abs().max() < 1e-6
+
+
+def test_a_closed_branch_of_cycles_is_walked_once_between_its_two_folds():
+    cycle = find_limit_cycle(Isola(), [1.2, 0.0], u=0.1)
+    branch = continue_cycles(Isola(), "p", cycle, span=(-1, 1))
+    assert branch.ends == ("closed on itself", "closed on itself")
+    folds = sorted(float(point.value) for point in branch.points)
+    np.testing.assert_allclose(folds, [-0.5, 0.5], atol=1e-9)
+    radius = np.linalg.norm(branch.states, axis=1)
+    np.testing.assert_allclose((radius**2 - 1) ** 2 + branch.values**2, 0.25, atol=1e-8)
 
 
 def test_a_branch_of_cycles_comes_as_a_table_and_as_json():
