@@ -410,7 +410,7 @@ def _as_curve(
     visited = [*backward.visited[::-1], middle, *forward.visited]
     z = np.stack([curve.z(point.y) for point in visited])
     turning, n = curve.kind == "hopf", dynamics.n_states
-    omegas = [point.report.omega if turning else 0.0 for point in visited]
+    omegas = [point.report.omega or 0.0 for point in visited]
     # at a Bogdanov-Takens point the coefficient is none: it has no frequency
     l1 = [np.nan if q.report.lyapunov is None else q.report.lyapunov for q in visited]
     units = [parameter_quantity(system, name).unit for name in names]
