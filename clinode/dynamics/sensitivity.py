@@ -54,7 +54,7 @@ class Variational(System):
     def with_theta(self, theta: Float[Tensor, " value"]) -> "Variational":
         """At other values of the constants."""
         changed = object.__new__(Variational)
-        changed.__dict__ = self.__dict__ | {"_buffers": {"theta": theta}}
+        vars(changed).update(vars(self) | {"_buffers": {"theta": theta}})
         return changed
 
     def vector_field(

@@ -203,7 +203,7 @@ class Connected(System):
             part, _, constant = name.partition(".")
             by_part.setdefault(part, {})[constant] = value
         changed = object.__new__(type(self))
-        changed.__dict__ = self.__dict__ | {"_modules": dict(self._modules)}
+        vars(changed).update(vars(self) | {"_modules": dict(self._modules)})
         for part, values in by_part.items():
             changed._modules[part] = self.part(part).with_constants(**values)
         return changed

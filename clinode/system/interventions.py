@@ -130,7 +130,7 @@ class Intervened(System):
         self._parameters = dict(base._parameters)
         self._buffers = dict(base._buffers)
         self._modules = dict(base._modules)
-        self.__dict__["base"] = base
+        vars(self)["base"] = base
         self.interventions = tuple(interventions)
         self.time_unit, self.step, self.latent = base.time_unit, base.step, base.latent
         self.states, self.inputs = base.states, base.inputs
@@ -178,11 +178,8 @@ class Intervened(System):
         """The base with the tensors that stand here now: other constants, or swapped ones."""
         base = self.base
         seen = object.__new__(type(base))
-        seen.__dict__ = base.__dict__ | {
-            "_parameters": self._parameters,
-            "_buffers": self._buffers,
-            "_modules": self._modules,
-        }
+        own = {name: vars(self)[name] for name in ("_parameters", "_buffers", "_modules")}
+        vars(seen).update(vars(base) | own)
         return seen
 
     def with_constants(self, **changes: Values) -> "Intervened":

@@ -73,7 +73,7 @@ class Decay(System):
 def draw(seed):
     """Constants of an oscillating FitzHugh-Nagumo system, and where a search may start."""
     generator = np.random.default_rng(seed)
-    truth = dict(zip("ab", generator.uniform([0.5, 0.5], [0.9, 0.9]), strict=True))
+    truth = dict(zip("ab", generator.uniform([0.5, 0.5], [0.75, 0.9]), strict=True))
     truth["tau"] = generator.uniform(8, 16)
     start = {name: value * generator.uniform(0.6, 1.5) for name, value in truth.items()}
     return truth, start, torch.Generator().manual_seed(seed)
