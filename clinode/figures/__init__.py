@@ -1,7 +1,42 @@
 """Figures of every room, drawn with matplotlib; one file a room."""
 
 from .attribution import ranking_figure
+from .bifurcations import bifurcation_figure, frequency_figure, onset_figure
+from .circuits import compass_figure, competition_figure, decision_figure, mach_bands_figure
+from .dynamics import basin_figure, impedance_figure, phase_plane_figure, traces_figure
 from .evaluation import calibration_figure
+from .memory import capacity_figure, recall_figure, retrieval_figure
+from .networks import connectome_figure, network_figure
+from .neurons import neuron_figure
 from .picture import data_uri, styled
+from .seizure import eeg_figure, epileptor_figure
+from .synapses import fluctuation_figure, plasticity_figure, synapse_figure
 
-__all__ = ["calibration_figure", "data_uri", "ranking_figure", "styled"]
+__all__ = [
+    "basin_figure",
+    "bifurcation_figure",
+    "calibration_figure",
+    "capacity_figure",
+    "compass_figure",
+    "competition_figure",
+    "connectome_figure",
+    "data_uri",
+    "decision_figure",
+    "eeg_figure",
+    "epileptor_figure",
+    "fluctuation_figure",
+    "frequency_figure",
+    "impedance_figure",
+    "mach_bands_figure",
+    "network_figure",
+    "neuron_figure",
+    "onset_figure",
+    "phase_plane_figure",
+    "plasticity_figure",
+    "ranking_figure",
+    "recall_figure",
+    "retrieval_figure",
+    "styled",
+    "synapse_figure",
+    "traces_figure",
+]
