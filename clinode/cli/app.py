@@ -23,6 +23,7 @@ from clinode.cli.failures import INTERRUPTED, told_to_a_person
 from clinode.cli.fit import evaluate, fit, predict
 from clinode.cli.options import spread_out
 from clinode.cli.overview import overview
+from clinode.cli.systems import bifurcate, simulate
 from clinode.cli.verify import verify
 
 COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {  # and a call that works
@@ -33,6 +34,8 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {  # and a call that works
     "predict": (predict, "clinode predict runs/death stays/ --out predictions.csv"),
     "explain": (explain, "clinode explain runs/death stays/ --out attributions"),
     "report": (report, "clinode report runs/death stays/ --out report"),
+    "simulate": (simulate, "clinode simulate morris-lecar --until 500 --input I=100"),
+    "bifurcate": (bifurcate, "clinode bifurcate morris-lecar I --span -20:120 --out diagram"),
     "verify": (verify, "clinode verify runs/death"),
     "doctor": (doctor, "clinode doctor"),
     "list": (overview, "clinode list"),

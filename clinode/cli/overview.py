@@ -4,9 +4,10 @@ from clinode.cli.options import Answer
 
 
 def overview(answer: Answer) -> None:
-    """List the models, readers, attribution methods and baselines."""
+    """List the models, systems, readers, attribution methods and baselines."""
     from clinode.attribution import BASELINES, METHODS
     from clinode.cli.answers import table
+    from clinode.cli.systems import known_systems
     from clinode.cohort import FORMATS
     from clinode.sequence import MODELS
 
@@ -14,6 +15,7 @@ def overview(answer: Answer) -> None:
         (kind, name, _first_line(thing))
         for kind, table_of in (
             ("model", MODELS),
+            ("system", known_systems()),
             ("reader", FORMATS),
             ("method", METHODS),
             ("baseline", BASELINES),
