@@ -116,14 +116,31 @@ def subject_column(source: Source, told: str | None) -> str:
 
 def columns_in_words(source: Source) -> str:
     """The columns of a table, at most thirty of them."""
-    names = list(source.columns)
+    names = shown_names(source)
     more = f" and {len(names) - 30} more" if len(names) > 30 else ""
     return f"the columns are {', '.join(names[:30])}{more}"
 
 
+def shown_names(source: Source) -> list[str]:
+    """The columns as a message may name them.
+
+    Where a file has no header its first row stands there, with an identifier or a value: what has
+    three digits or more, or is a number, is told by its place.
+    """
+    return [
+        f"column {place}" if _may_be_data(name) else name
+        for place, name in enumerate(source.columns, start=1)
+    ]
+
+
+def _may_be_data(name: str) -> bool:
+    return sum(letter.isdigit() for letter in name) > 2 or not any(map(str.isalpha, name))
+
+
 def example(source: Source) -> str:
     """A call that names the columns, to copy and mend."""
-    names = [*source.columns, "...", "...", "...", "..."]
+    shown = ["..." if _may_be_data(name) else name for name in source.columns]
+    names = [*shown, "...", "...", "...", "..."]
     return (
         f'read_cohort("{source.name}", subject="{names[0]}", time="{names[1]}", '
         f'variable="{names[2]}", value="{names[3]}") for one row an observation, or without '

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from clinode.cohort.columns import columns_in_words
 from clinode.cohort.policy import Policy
 from clinode.cohort.sources import NUMBER, Source, first_row, literal, quoted, reading
 from clinode.errors import ArgumentError, SchemaError
@@ -172,8 +173,7 @@ def check_columns(source: Source, columns: dict[str, str]) -> None:
     for role, column in columns.items():
         if column not in source.columns:
             raise SchemaError(
-                f"there is no column {column!r} for the {role}; "
-                f"the columns are {', '.join(list(source.columns)[:30])}",
+                f"there is no column {column!r} for the {role}; {columns_in_words(source)}",
                 where=source.name,
                 fix=f"name the right one: {role}=...",
             )

@@ -132,7 +132,9 @@ class _Steps(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, on_states: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # as torch wants it written
+        ctx: Any, on_states: Tensor
+    ) -> tuple[Tensor | None, ...]:
         march: March = ctx.march
         needs = ctx.needs_input_grad[2:]
         n_inputs = len(march.layout.lines())

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx.node import map_aggregate
 
 MOST = 12  # columns; wider states vectorize along their own axis
 aten = torch.ops.aten
@@ -68,12 +69,12 @@ class InColumns(torch.fx.Interpreter):
             found = rule(self, target, *args, **kwargs) if rule is not None else None
             if found is not None:
                 return found
-        args, kwargs = torch.fx.node.map_aggregate((args, kwargs), joined)
+        args, kwargs = map_aggregate((args, kwargs), joined)
         return super().call_function(target, args, kwargs)
 
     def output(self, target: Any, args: Any, kwargs: Any) -> Any:
         """What the function returns, joined."""
-        return torch.fx.node.map_aggregate(args[0], joined)
+        return map_aggregate(args[0], joined)
 
     def cells(self, value: Any) -> np.ndarray | None:
         """A value as an object array of columns; None where it cannot be one."""
@@ -205,10 +206,11 @@ def _cat(run: InColumns, target: Any, values: Any, dim: int = 0) -> Any:
     axis = dim - 1 if dim >= 0 else dim + shapes[0] - 1
     cells = [run.cells(value) for value in values]
     rows = [isinstance(v, Parts) or isinstance(v.shape[0], torch.SymInt) for v in values]
-    if axis < 0 or any(cell is None for cell in cells) or not all(rows):
+    known = [cell for cell in cells if cell is not None]
+    if axis < 0 or len(known) < len(cells) or not all(rows):
         return None
-    total = sum(cell.shape[axis] for cell in cells if cell is not None)
-    return Parts(np.concatenate(cells, axis=axis)) if total <= MOST else None
+    total = sum(cell.shape[axis] for cell in known)
+    return Parts(np.concatenate(known, axis=axis)) if total <= MOST else None
 
 
 def _stack(run: InColumns, target: Any, values: Any, dim: int = 0) -> Any:

@@ -92,7 +92,7 @@ def reverse_function(backwards: Backwards, field: TracedField) -> Callable[..., 
             def slope(node: Node, values: Node) -> Tensor:
                 return _bound(backwards, field, a, step.piece, values)(step.t, node[0])
 
-            _, back = torch.func.vjp(slope, step.node, _parts(backwards, a, step.piece))
+            back = torch.func.vjp(slope, step.node, _parts(backwards, a, step.piece))[1]
             on_node, found = back(torch.where(is_start, pull[1], 0.0))
             pull = (pull[0] + on_node[0], pull[1])
             sums = _added(backwards, sums, found, step.piece)
@@ -117,7 +117,7 @@ def _step_back(backwards: Backwards, field: TracedField, state: Named, a: Named)
         found, _, curve = layout.method.step(rate, step.t, step.h, node, layout.drifts)
         return found, curve
 
-    _, back = torch.func.vjp(forward, step.node, _parts(backwards, a, step.piece))
+    back = torch.func.vjp(forward, step.node, _parts(backwards, a, step.piece))[1]
     on_node, found = back((pull, on_curve))
     sums = _added(backwards, group(state, "sum_"), found, step.piece)
     out = {"n": n - 1} | {f"pull{i}": g for i, g in enumerate(on_node)}
@@ -180,7 +180,7 @@ def segments(count: Tensor) -> list[tuple[int, int]]:
 
     Example:
         >>> segments(torch.tensor([3, 9, 2, 40]))
-        [(40, 0)]
+        [(40, 3), (3, 0)]
         >>> segments(torch.tensor([3, 9, 2, 400, 5, 8, 8, 1200]))
         [(1200, 400), (400, 9), (9, 0)]
     """

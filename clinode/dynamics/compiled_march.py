@@ -217,7 +217,9 @@ class March:
         sizes = {"slot": slots, "all": self.n_all}
         log = {
             name: torch.empty(
-                [sizes.get(axis, axis) for axis in spec.shape], dtype=spec.dtype, device=spec.device
+                [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape],
+                dtype=spec.dtype,
+                device=spec.device,
             )
             for name, spec in self.layout.log_specs().items()
         }

@@ -25,7 +25,7 @@ def jacobian_rows(rate: Rate, t: Tensor, x: Tensor, drifts: bool) -> tuple[Tenso
         drifts: Whether it depends on time at all.
     """
     zero, one, n_states = torch.zeros_like(x[..., :1]), torch.ones_like(x[..., :1]), x.shape[-1]
-    _, back = torch.func.vjp(rate, t, x)
+    back = torch.func.vjp(rate, t, x)[1]
     unit = ([one if j == i else zero for j in range(n_states)] for i in range(n_states))
     rows = [back(torch.cat(parts, dim=-1)) for parts in unit]
     jacobian = torch.stack([in_state for _, in_state in rows], dim=1)
@@ -55,7 +55,7 @@ def small_inverse(W: Tensor) -> Solve:
     def solve(right: Tensor) -> Tensor:
         b = [right[..., i] / size[..., i, 0] for i in range(n)]
         found = [sum(rows[i][j] * b[j] for j in range(n)) / determinant for i in range(n)]
-        return torch.stack(found, dim=-1)
+        return torch.stack([torch.as_tensor(part) for part in found], dim=-1)
 
     return solve
 

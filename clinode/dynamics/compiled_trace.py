@@ -10,7 +10,7 @@ import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -116,11 +116,12 @@ def _compile(
     reason = why_not(specs[0].device.type)
     if reason:
         raise NotCompiled(reason)
+    from torch._guards import TracingContext, tracing
     from torch._inductor.compile_fx import compile_fx
 
     mode, fakes, symbols = fake_arguments(specs, hints)
-    context = torch._guards.TracingContext(mode)
-    with warnings.catch_warnings(), torch.no_grad(), torch._guards.tracing(context):
+    context = TracingContext(mode)
+    with warnings.catch_warnings(), torch.no_grad(), tracing(context):
         warnings.simplefilter("ignore")  # the compiler's own, about itself
         graph = graph_of(function, mode, fakes)
         try:
@@ -135,7 +136,7 @@ def _compile(
         values = {symbol: sizes[name] for symbol, name in names.items() if name in sizes}
         return all(guard.xreplace(values) == True for guard in guards)  # noqa: E712
 
-    return holds, symbols, run
+    return holds, symbols, cast("Callable[..., Any]", run)
 
 
 def graph_of(function: Callable[..., Any], mode: Any, fakes: Sequence[Any]) -> torch.fx.GraphModule:
@@ -198,7 +199,7 @@ def while_loop(
     out = while_loop_op(
         condition,
         in_columns(once, n_columns),
-        tuple(carried.values()),
+        tuple(carried.values()),  # pyright: ignore[reportArgumentType]  # of any length
         tuple(fixed.values()),
         mutated_arg_indices=indices,
     )
@@ -232,7 +233,11 @@ def fake_arguments(
             symbols[axis] = mode.from_tensor(line, symbolic_context=dynamic, source=source).shape[0]
     with mode:
         fakes = [
-            torch.empty([symbols.get(a, a) for a in s.shape], dtype=s.dtype, device=s.device)
+            torch.empty(
+                [symbols[a] if isinstance(a, str) else a for a in s.shape],
+                dtype=s.dtype,
+                device=s.device,
+            )
             for s in specs
         ]
     return mode, fakes, symbols

@@ -33,6 +33,7 @@ def relax(
     active, left = np.arange(len(x)), n_steps
     while left > 0 and len(active):
         own, there = rows.take(active).own_field(), x[active]
+        rate = before[active]
         for _ in range(min(left, STEPS_A_CHECK)):
             value, slopes = own.pull(there, marker)
             if len(fast):

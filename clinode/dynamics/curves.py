@@ -341,12 +341,12 @@ class _Journey:
         n, z, omega = dynamics.n_states, self.curve.z(near.y), near.report.omega
         if kind == "zero-hopf" and omega is None:
             omega = float(np.abs(near.report.rest[near.report.rest.imag > 0].imag).max(initial=0))
-        turning = kind != "bogdanov-takens" and omega is not None
+        turning = kind != "bogdanov-takens"
         return SpecialPoint(
             kind=kind,
             value=scalar(z[n]),
             state=torch.tensor(z[:n]),
-            frequency=scalar(omega / (2 * np.pi)) if turning else None,
+            frequency=scalar(omega / (2 * np.pi)) if turning and omega is not None else None,
             values=dict(zip(dynamics.parameters, z[n:].tolist(), strict=True)),
             origin=Origin(
                 dynamics.system, dynamics.live_u, dynamics.parameters[0], np.empty((0, len(z)))

@@ -17,7 +17,7 @@ ALIKE = 0.03  # how far the extents of the last two rounds may differ
 SMALLEST = 1e-5  # scales: rounds below it are the solver's error
 FAR = 1e6  # scales: gone
 MAX_EVALUATIONS = 60_000  # of the field, of one trajectory
-AT_REST = 1e-7  # of the box, in the whole second half of a window
+AT_REST = SMALLEST  # in the whole second half of a window
 
 
 @dataclass(frozen=True, eq=False)

@@ -393,7 +393,7 @@ class _Response:
         for i in np.flatnonzero(np.sign(value[:-1]) * np.sign(value[1:]) < 0):
             a, b = float(grid[i]), float(grid[i + 1])
             if at(a) * at(b) < 0:
-                found.append(brentq(at, a, b, xtol=1e-15, rtol=1e-15))
+                found.append(brentq(at, a, b, xtol=1e-15))
             else:  # one end is a root up to the rounding in which one and many solves differ
                 found.append(min(a, b, key=lambda omega: abs(at(omega))))
         return [omega for omega in found if omega > 0]

@@ -101,17 +101,17 @@ def separatrix(
     _, jacobian = dynamics.jacobian(x[None])
     inner = jacobian[0] * scale / scale[:, None]
     values, right = np.linalg.eig(inner)
-    unstable = values.real > 0
+    unstable = np.real(values) > 0
     if len(x) != system.n_states or unstable.sum() != 1 or saddle.kind == "nonhyperbolic":
         raise ArgumentError(
             f"a separatrix is the stable manifold of a saddle with one unstable direction; this "
             f"{saddle.kind} has {int(unstable.sum())}",
             fix="take a member of find_equilibria whose kind is 'saddle'",
         )
-    across = _unit(np.linalg.inv(right)[np.flatnonzero(unstable)[0]].real)
+    across = _unit(np.real(np.linalg.inv(right)[np.flatnonzero(unstable)[0]]))
     if system.n_states != 2:
         return Separatrix(saddle, x[None], across[None], (), system.states)
-    along = _unit(right[:, np.flatnonzero(~unstable)[0]].real)
+    along = _unit(np.real(right[:, np.flatnonzero(~unstable)[0]]))
     kept = SearchBox(system, box)
     branches = [
         _branch(dynamics, x, sign * along, scale, kept, spacing, length) for sign in (-1.0, 1.0)
@@ -235,7 +235,7 @@ def _closest(
         if high[i] < found[0]:
             found, best = (float(high[i]), float(low[i])), directions[i : i + 1]
         width = NARROWER * width
-    high, low = _section(settling, x, home, best, found[::-1], n_calls=6)
+    high, low = _section(settling, x, home, best, (found[1], found[0]), n_calls=6)
     if np.isfinite(high[0]):
         found = (float(high[0]), float(low[0]))
     return (*found, best[0])

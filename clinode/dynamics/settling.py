@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import torch
 from scipy.linalg import cholesky, solve_continuous_lyapunov, solve_triangular
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from clinode.errors import SolverError
@@ -82,7 +82,7 @@ class Tube:
         self.scale, self.angles = scales(field.system.states), list(field.angles)
         phases = np.arange(N_ORBIT) / N_ORBIT
         self.points = self._features(cycle.at(phases).numpy())
-        self.tree, self.period = cKDTree(self.points), float(cycle.period)
+        self.tree, self.period = KDTree(self.points), float(cycle.period)
         spacing = np.linalg.norm(np.diff(self.points, axis=0), axis=-1).max()
         self.width = max(NEAR, float(spacing))
 

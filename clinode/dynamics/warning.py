@@ -386,7 +386,7 @@ def _checked(series: Any) -> np.ndarray:
 
 def _trends(curves: Float[np.ndarray, "series window"]) -> Float[np.ndarray, " series"]:
     positions = np.arange(curves.shape[-1])
-    return np.array([kendalltau(positions, curve).statistic for curve in curves])
+    return np.array([kendalltau(positions, curve)[0] for curve in curves])
 
 
 def _upper_tail(taus: Float[np.ndarray, " series"]) -> float:
@@ -408,10 +408,10 @@ def _fit_exponent(p: np.ndarray, log_v: np.ndarray) -> tuple[float, float]:
     grid = math.log(np.ptp(p)) + np.linspace(math.log(1e-6), math.log(10.0), 60)
     best = int(line(grid)[0].argmin())
     ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    found = minimize_scalar(
+    gap: float = minimize_scalar(  # pyright: ignore[reportIndexIssue]  # its result has no type
         lambda gap: float(line(np.array([gap]))[0][0]),
         bounds=ends,
         method="bounded",
         options={"xatol": 1e-10},
-    )
-    return float(p.max() + math.exp(found.x)), float(line(np.array([found.x]))[1][0])
+    )["x"]
+    return float(p.max() + math.exp(gap)), float(line(np.array([gap]))[1][0])

@@ -102,6 +102,7 @@ def test_fold_and_hopf_curves_touch_in_the_bogdanov_takens_point():
     hopf = special(BogdanovTakens(), "p", "hopf", [0.0, -0.5])
     other = continue_curve(BogdanovTakens(), ("p", "q"), hopf, BOTH)
     np.testing.assert_allclose(other.values[:, 0], 0, atol=1e-12)
+    assert other.frequencies is not None
     np.testing.assert_allclose((2 * np.pi * other.frequencies) ** 2, -other.values[:, 1], atol=1e-9)
     assert kinds(other) == ["bogdanov-takens"]
     assert "a Bogdanov-Takens point" in other.ends
@@ -177,7 +178,8 @@ def test_random_morris_lecar_cusps_and_bogdanov_takens_points_match_their_equati
     for point in curve.points:
         start = [float(point.state[0]) + 0.5, point.values["g_Ca"] + 0.05]
         other = wanted[point.kind]
-        V, g_Ca = fsolve(lambda q, k=other: np.array(conditions(*q))[[1, k]], start, xtol=1e-11)
+        root = fsolve(lambda q, k=other: np.array(conditions(*q))[[1, k]], start, xtol=1e-11)
+        V, g_Ca = np.asarray(root, dtype=np.float64)
         found = [float(point.state[0]), point.values["g_Ca"], point.values["I"]]
         np.testing.assert_allclose(found, [V, g_Ca, conditions(V, g_Ca)[0]], rtol=1e-6)
 

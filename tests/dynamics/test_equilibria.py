@@ -123,7 +123,7 @@ class Mackey(System):
         super().__init__()
         self.register_constants(b=b, c=c, T=T)
 
-    def vector_field(self, t, x, u, past):
+    def vector_field(self, t, x, u, past):  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.b * past["x"] / (1 + past["x"] ** 10) - self.c * x
 
 

@@ -261,6 +261,7 @@ def test_lyapunov_coefficients_are_the_rates_at_which_small_oscillations_grow(pu
             values, vectors = np.linalg.eig(field.jacobian(hopf.state.numpy())[1])
             q = vectors[:, np.argmin(np.abs(values - 1j * omega))]
             # x = z q + c.c. with d(1 / |z|^2) / dt = -2 omega l1: a fifth in all twelve turns
+            assert hopf.coefficient is not None
             expected = -2 * omega * hopf.coefficient
             size = math.sqrt(0.2 / abs(expected) / (12 * 2 * math.pi / omega))
             start = hopf.state.numpy() + 2 * size * np.real(q)

@@ -101,7 +101,8 @@ def test_all_of_them_in_one_batch_with_a_good_one_leave_it_untouched(method):
     n = len(FIELDS)
     which = torch.arange(n + 1).double().unsqueeze(-1)
     speed = torch.tensor([1.3], dtype=torch.float64, requires_grad=True)
-    starts = torch.tensor([[s] for _, s, _ in FIELDS.values()] + [[1.0]]).double()
+    rows = [[s] for _, s, _ in FIELDS.values()] + [[1.0]]
+    starts = torch.tensor(rows, dtype=torch.float64)
     times = [0.0, 0.25, 1.0]
     how = {"method": method, "keep_failed": True, "max_steps": 60}
     found = simulate(All(which, speed), starts, times, **how)

@@ -32,6 +32,11 @@ class Resonator(System):
         return self.join(V=(u - self.g * V - w) / self.C, w=(self.a * V - w) / self.tau)
 
 
+def number(value) -> float:
+    assert value is not None
+    return float(value)
+
+
 def response(*constants: float, frequencies=(0.0,)) -> Impedance:
     system = Resonator(*constants)
     return impedance(system, find_equilibria(system, n_starts=1)[0], frequencies)
@@ -59,16 +64,16 @@ def resonance_closed_form(C, g, a, tau):
 def test_three_frequencies_are_told_apart(constants, resonance, magnitude, Q, natural, zero_phase):
     found = response(*constants)
     hertz = 1000.0  # per ms
-    assert float(found.resonance_frequency) * hertz == pytest.approx(
+    assert number(found.resonance_frequency) * hertz == pytest.approx(
         resonance, abs=1.1e-6
     )  # printed to 1e-6
-    assert found.resonance_magnitude * 1000 == pytest.approx(magnitude, abs=6e-5)  # in MOhm
+    assert number(found.resonance_magnitude) * 1000 == pytest.approx(magnitude, abs=6e-5)  # in MOhm
     assert pytest.approx(Q, abs=6e-7) == found.Q
     if natural is None:
         assert found.natural_frequency is None  # a node: resonance without ringing
     else:
-        assert found.natural_frequency * hertz == pytest.approx(natural, abs=6e-7)
-        assert found.zero_phase_frequency * hertz == pytest.approx(zero_phase, abs=1.1e-6)
+        assert number(found.natural_frequency) * hertz == pytest.approx(natural, abs=6e-7)
+        assert number(found.zero_phase_frequency) * hertz == pytest.approx(zero_phase, abs=1.1e-6)
 
 
 def test_resonance_agrees_with_its_closed_form_or_does_not_exist():
@@ -87,7 +92,7 @@ def test_resonance_agrees_with_its_closed_form_or_does_not_exist():
             assert found.verdict == "no resonance"
             continue
         n_resonant += 1
-        assert float(found.resonance_frequency) * 2 * math.pi == pytest.approx(expected, rel=1e-8)
+        assert number(found.resonance_frequency) * 2 * math.pi == pytest.approx(expected, rel=1e-8)
         height = abs(closed_form(C, g, a, tau, expected))
         assert pytest.approx(height * (g + a), rel=1e-8) == found.Q
         if a * tau > C:
@@ -130,20 +135,23 @@ def test_gradient_of_the_resonance_is_that_of_its_closed_form():
     }
     system = Resonator().with_constants(**leaves)
     found = impedance(system, find_equilibria(system, n_starts=1)[0], [0.01])
+    assert found.resonance_frequency is not None
     (2 * math.pi * found.resonance_frequency).backward()
     for name, leaf in leaves.items():
         h = 1e-5 * start[name]
-        shifted = [resonance_closed_form(*(start | {name: start[name] + s}).values())
-                   for s in (h, -h)]  # fmt: skip
-        assert float(leaf.grad) == pytest.approx((shifted[0] - shifted[1]) / (2 * h), rel=1e-6)
+        shifted = [
+            number(resonance_closed_form(*(start | {name: start[name] + s}).values()))
+            for s in (h, -h)
+        ]
+        assert number(leaf.grad) == pytest.approx((shifted[0] - shifted[1]) / (2 * h), rel=1e-6)
 
 
 def test_the_hodgkin_huxley_membrane_rings_at_its_hopf_frequency_near_the_bifurcation(published):
     system = published.HodgkinHuxley()
     rest = next(one for one in find_equilibria(system, u=9.774, n_starts=8) if one.is_stable)
     found = impedance(system, rest, [0.05])
-    assert found.natural_frequency * 1000 == pytest.approx(93.302, abs=0.02)
-    assert float(found.resonance_frequency) * 1000 == pytest.approx(93.302, abs=0.02)
+    assert number(found.natural_frequency) * 1000 == pytest.approx(93.302, abs=0.02)
+    assert number(found.resonance_frequency) * 1000 == pytest.approx(93.302, abs=0.02)
     assert found.output.name == "V"
 
 
@@ -156,8 +164,8 @@ def test_zap_recording_gives_the_impedance_of_a_linear_membrane():
     error = (recorded.impedance - exact.impedance).abs() / exact.magnitude
     assert float(error[inner].max()) < 0.01
     assert recorded.deviation < 1e-4  # it is linear
-    assert float(recorded.resonance_frequency) == pytest.approx(
-        float(exact.resonance_frequency), rel=0.02
+    assert number(recorded.resonance_frequency) == pytest.approx(
+        number(exact.resonance_frequency), rel=0.02
     )
 
 
