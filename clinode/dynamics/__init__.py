@@ -2,6 +2,7 @@
 
 from .basins import Basins, basins
 from .branch import Branch, SpecialPoint
+from .compiled import CompileWarning
 from .continuation import continue_equilibria
 from .curves import BifurcationCurve, continue_curve
 from .cycle_branches import continue_cycles
@@ -24,6 +25,7 @@ __all__ = [
     "Basins",
     "BifurcationCurve",
     "Branch",
+    "CompileWarning",
     "ConductanceForm",
     "DalesLaw",
     "EarlyWarning",
