@@ -144,12 +144,13 @@ def firing_onset(
 
 def _span(neuron: System, parameter: str, span: Side | None) -> tuple[float, float]:
     quantity = parameter_quantity(neuron, parameter)
-    if span is None and quantity.range is None:
+    chosen = quantity.range if span is None else span
+    if chosen is None:
         raise ArgumentError(
             f"'{parameter}' of {type(neuron).__name__} declares no range to look for an onset in",
             fix="give span=(low, high), its low end where the neuron rests",
         )
-    return checked_span(quantity.range if span is None else span)  # type: ignore[arg-type]
+    return checked_span(chosen)
 
 
 def _rest(system: System, u: Any, parameter: str, low: float) -> Equilibrium:
@@ -307,6 +308,8 @@ def _verdict(
         at = f"{parameter} = {float(begins.value.detach()):.7g}"
         parts.append(f"stable firing begins in a {begins.kind} at {at}")
     parts.append(f"law of the frequency: {law}")
-    votes = {True: "both votes agree", False: "the votes of rest and of firing differ"}
-    parts.append(votes.get(agrees, "there is one vote only"))  # type: ignore[arg-type]
+    if agrees is None:
+        parts.append("there is one vote only")
+    else:
+        parts.append("both votes agree" if agrees else "the votes of rest and of firing differ")
     return "; ".join(parts)
