@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,10 @@ class Zygote:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{out}\n")
         self._process.stdin.flush()
-        return int(self._answer())
+        process = int(self._answer())
+        # An exit status left unread would come here, and a signal to 0 or -9 ends everything.
+        assert process > 1, "an answer of the zygote was left unread"
+        return process
 
     def wait(self) -> int:
         """Its exit status; negative after a signal."""
@@ -58,12 +62,15 @@ class Zygote:
     ) -> int:
         """The exit status of a fit that gets a signal some time after it is due."""
         process = self.start(out)
-        while is_running(process) and not is_due():
-            time.sleep(0.001)
-        time.sleep(delay)
-        if is_running(process):
-            os.kill(process, number)
-        return self.wait()
+        try:
+            while is_running(process) and not is_due():
+                time.sleep(0.001)
+            time.sleep(delay)
+            if is_running(process):
+                os.kill(process, number)
+        finally:
+            status = self.wait()
+        return status
 
     def close(self) -> None:
         self._process.kill()
@@ -76,9 +83,17 @@ class Zygote:
 
 def last_saved_is(out: Path, step: int) -> bool:
     """Whether the fit has a folder, and in it a checkpoint of this step or a later one."""
-    folder = Path(f"{out}.unfinished", "checkpoints")
-    saved = (int(path.name[5:]) for path in folder.glob("step-[0-9]*"))
-    return folder.exists() and max(saved, default=0) >= step
+    names = names_in(Path(f"{out}.unfinished", "checkpoints"))
+    saved = (int(name[5:]) for name in names or () if re.fullmatch(r"step-\d+", name))
+    return names is not None and max(saved, default=0) >= step
+
+
+def names_in(folder: Path) -> list[str] | None:
+    """What a folder holds, or None where there is none: a fit renames its own at any moment."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return None
 
 
 def is_running(process: int) -> bool:
@@ -144,7 +159,8 @@ def test_a_fit_killed_while_its_run_is_written_leaves_no_half_of_it(
     out = tmp_path / "run"
 
     def is_written() -> bool:
-        return any(tmp_path.glob(".run.tmp-*/*")) or out.exists()
+        drafts = [name for name in names_in(tmp_path) or () if name.startswith(".run.tmp-")]
+        return any(names_in(tmp_path / draft) for draft in drafts) or out.exists()
 
     zygote.fit_and_signal(out, signal.SIGKILL, is_written, delay)
     if out.exists():
