@@ -51,7 +51,7 @@ def controllability_gramian(
         >>> controllability_gramian(torch.tensor([[-1.0]]), torch.tensor([[1.0]]), horizon=1.0)
         tensor([[0.4323]], dtype=torch.float64)
     """
-    return _gramian(*_matrices(A, B, "B"), _horizon(horizon), step)
+    return _gramian(*_matrices(A, B, "B"), checked_horizon(horizon), step)
 
 
 def observability_gramian(
@@ -80,7 +80,7 @@ def observability_gramian(
         tensor([[1.3333]], dtype=torch.float64)
     """
     A_, C_ = _float64(A, "A"), _float64(C, "C")
-    return _gramian(*_matrices(A_.mT, C_.mT, "C'"), _horizon(horizon), step)
+    return _gramian(*_matrices(A_.mT, C_.mT, "C'"), checked_horizon(horizon), step)
 
 
 def check_stable(A: Float[Tensor, "... state state"], *, is_map: bool = False) -> None:
@@ -92,34 +92,70 @@ def check_stable(A: Float[Tensor, "... state state"], *, is_map: bool = False) -
         ArgumentError: An eigenvalue of A with a real part (of a map, a modulus) that is too large.
     """
     A = A.detach()
-    if torch.equal(A, A.mT):
-        eigenvalues = torch.linalg.eigvalsh(A).to(torch.complex128)
-    else:
-        eigenvalues = torch.linalg.eigvals(A)
+    solve = torch.linalg.eigvalsh if torch.equal(A, A.mT) else torch.linalg.eigvals
+    check_eigenvalues(solve(A), torch.linalg.matrix_norm(A), is_map=is_map)
+
+
+def check_eigenvalues(eigenvalues: Tensor, size: Tensor, *, is_map: bool = False) -> None:
+    """The same from eigenvalues (..., state) and a norm (...) of A.
+
+    Raises:
+        ArgumentError: One with a real part (of a map, a modulus) that is too large.
+    """
     if not eigenvalues.numel():
         return
-    rounding = A.shape[-1] * torch.finfo(torch.float64).eps
-    size = torch.linalg.matrix_norm(A)[..., None]
-    excess = eigenvalues.abs() - 1 if is_map else eigenvalues.real
-    excess = excess + rounding * (torch.clamp(size, min=1.0) if is_map else size)
+    values = eigenvalues.detach().to(torch.complex128)
+    rounding = values.shape[-1] * torch.finfo(torch.float64).eps * size.detach()[..., None]
+    excess = (values.abs() - 1 if is_map else values.real) + rounding
     if (excess < 0).all():
         return
-    worst = np.unravel_index(int(excess.argmax()), excess.shape)
-    value = complex(eigenvalues[tuple(int(i) for i in worst)])
+    worst = tuple(int(i) for i in np.unravel_index(int(excess.argmax()), excess.shape))
+    value = complex(values[worst])
     name = f"{value.real:.6g}" if value.imag == 0 else f"{value.real:.6g}{value.imag:+.6g}i"
     limit = "a modulus below 1" if is_map else "a negative real part"
     raise ArgumentError(
         f"an infinite horizon needs a stable A, and A has the eigenvalue {name}, which has not "
         f"{limit} beyond rounding",
-        where=f"member {tuple(int(i) for i in worst[:-1])}" if A.ndim > 2 else "",
+        where=f"member {worst[:-1]}" if len(worst) > 1 else "",
         fix="ask for a finite horizon",
     )
+
+
+def expm1_ratio(rate: Tensor, horizon: float) -> Tensor:
+    """expm1(r T) / r, T at r = 0: the integral of exp(r s) from 0 to T; -1 / r at T = inf."""
+    if math.isinf(horizon):
+        return -1 / rate
+    safe = torch.where(rate == 0, 1.0, rate)
+    return torch.where(rate == 0, horizon, torch.expm1(safe * horizon) / safe)
+
+
+def check_step(step: float | int) -> None:
+    """Raise ArgumentError where the time between two states is not positive and finite."""
+    if not (math.isfinite(step) and step > 0):
+        raise ArgumentError(f"step must be positive and finite, got {step}")
+
+
+def count_steps(horizon: float, step: float | int) -> int:
+    """How many steps a finite horizon has.
+
+    Raises:
+        ArgumentError: The step is not positive, or the horizon no whole number of steps.
+    """
+    check_step(step)
+    n = round(horizon / step)
+    if n < 1 or abs(horizon / step - n) > 1e-9 * n:
+        raise ArgumentError(
+            f"a horizon of {horizon:g} is no whole number of steps of {step:g}",
+            fix=f"{max(n, 1) * step:g} is",
+        )
+    return n
 
 
 def _gramian(A: Tensor, B: Tensor, horizon: float, step: float | int | None) -> Tensor:
     Q = (B @ B.mT).expand(torch.broadcast_shapes(A.shape, (*B.shape[:-1], A.shape[-1])))
     if step is not None:
-        W = _of_map(A, Q, _n_steps(horizon, step))
+        check_step(step)
+        W = _of_map(A, Q, None if math.isinf(horizon) else count_steps(horizon, step))
     elif math.isinf(horizon):
         check_stable(A)
         W = _lyapunov(A, Q)
@@ -130,14 +166,6 @@ def _gramian(A: Tensor, B: Tensor, horizon: float, step: float | int | None) -> 
     if not W.isfinite().all():
         _refuse_overflow(A, horizon, is_map=step is not None)
     return (W + W.mT) / 2
-
-
-def expm1_ratio(rate: Tensor, horizon: float) -> Tensor:
-    """expm1(r T) / r, T at r = 0: the integral of exp(r s) from 0 to T; -1 / r at T = inf."""
-    if math.isinf(horizon):
-        return -1 / rate
-    safe = torch.where(rate == 0, 1.0, rate)
-    return torch.where(rate == 0, horizon, torch.expm1(safe * horizon) / safe)
 
 
 def _in_eigenvectors(A: Tensor, Q: Tensor, horizon: float) -> Tensor:
@@ -275,23 +303,10 @@ def _matrices(A: Values, B: Values, name: str) -> tuple[Tensor, Tensor]:
     return A, B
 
 
-def _horizon(horizon: float | int) -> float:
+def checked_horizon(horizon: float | int) -> float:
+    """As a float; raises ArgumentError where it is not positive."""
     if not horizon > 0:
         raise ArgumentError(
             f"horizon must be positive, got {horizon}", fix="in time units; math.inf for ever"
         )
     return float(horizon)
-
-
-def _n_steps(horizon: float, step: float | int) -> int | None:
-    if not (math.isfinite(step) and step > 0):
-        raise ArgumentError(f"step must be positive and finite, got {step}")
-    if math.isinf(horizon):
-        return None
-    n = round(horizon / step)
-    if n < 1 or abs(horizon / step - n) > 1e-9 * n:
-        raise ArgumentError(
-            f"a horizon of {horizon:g} is no whole number of steps of {step:g}",
-            fix=f"{max(n, 1) * step:g} is",
-        )
-    return n
