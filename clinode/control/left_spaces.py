@@ -34,15 +34,16 @@ def left_spaces(A: np.ndarray) -> list[LeftSpace]:
     """One for each group of eigenvalues that cannot be told apart.
 
     An eigenvalue is known to n eps |A| / s, s = |w' v| the overlap of its left and right
-    eigenvectors of length 1 (Golub & Van Loan 2013, 7.2.2); two that are nearer than the sum of
-    their errors are one group.
+    eigenvectors of length 1 (Golub & Van Loan 2013, 7.2.2), and to the square root of n eps where
+    two meet and s vanishes. Two that are nearer than the sum of their errors are one group.
 
     Raises:
         SolverError: The eigenvalues of a group cannot be separated from the others.
     """
     eigenvalues, left, right = linalg.eig(A, left=True, right=True)
-    overlap = np.maximum(np.abs((left.conj() * right).sum(0)), np.finfo(float).tiny)
-    error = len(A) * np.finfo(float).eps * np.minimum(linalg.norm(A) / overlap, 1e300)
+    rounding = len(A) * np.finfo(float).eps
+    overlap = np.maximum(np.abs((left.conj() * right).sum(0)), np.sqrt(rounding))
+    error = rounding * linalg.norm(A) / overlap
     near = np.abs(eigenvalues[:, None] - eigenvalues) <= error[:, None] + error
     n_groups, group = csgraph.connected_components(near, directed=False)
     if n_groups == len(A):
