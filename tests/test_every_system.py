@@ -18,6 +18,7 @@ from torch.func import functional_call, jacfwd, jacrev, jvp, vmap
 
 import clinode
 from clinode import brain, physiology
+from clinode.brain import networks
 from clinode.brain.postsynaptic import HeldVoltage
 from clinode.cohort import Forecast, Preprocessor
 from clinode.dynamics.sensitivity import Variational
@@ -71,6 +72,17 @@ def learned_matrices() -> dict[str, Tensor | Preprocessor]:
 PATTERNS = [[1.0, -1, 1, -1, 1, 1], [1.0, 1, -1, -1, -1, 1]]
 SYMMETRIC = (seeded(5, 5) + seeded(5, 5).T).fill_diagonal_(0)
 
+SMALL_BRAIN = brain.simulate_connectome(8, seed=0)
+NETWORKS = (
+    networks.EpileptorNetwork,
+    networks.JansenRitNetwork,
+    networks.KuramotoNetwork,
+    networks.ReducedWongWangNetwork,
+    networks.SaturatingRateNetwork,
+    networks.StuartLandauNetwork,
+    networks.WilsonCowanNetwork,
+)
+
 ENTRIES: dict[str, Entry] = {
     # neurons and synapses
     "LIF": Entry(brain.LIF),
@@ -104,9 +116,7 @@ ENTRIES: dict[str, Entry] = {
     "SNICOscillator": Entry(brain.SNICOscillator),
     "Epileptor": Entry(brain.Epileptor),
     "Wendling": Entry(brain.Wendling),
-    "WilsonCowanNetwork": Entry(
-        lambda: brain.WilsonCowanNetwork(brain.simulate_connectome(8, seed=0))
-    ),
+    **{kind.__name__: Entry(functools.partial(kind, SMALL_BRAIN)) for kind in NETWORKS},
     # patients
     "Circulation": Entry(physiology.Circulation),
     "GlucoseMinimalModel": Entry(physiology.GlucoseMinimalModel),

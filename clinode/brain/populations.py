@@ -235,17 +235,7 @@ class JansenRit(System):
 
     def vector_field(self, t: Time, x: State, u: Input) -> State:
         """Rates of change, as in the class's docstring."""
-        y0, y1, y2, y3, y4, y5 = self.split(x).values()
-        excited = u + self.alpha2 * self.C * self.firing_rate(self.alpha1 * self.C * y0)
-        inhibited = self.alpha4 * self.C * self.firing_rate(self.alpha3 * self.C * y0)
-        return self.join(
-            y0=y3,
-            y1=y4,
-            y2=y5,
-            y3=synapse(self.A, self.a, self.firing_rate(y1 - y2), y0, y3),
-            y4=synapse(self.A, self.a, excited, y1, y4),
-            y5=synapse(self.B, self.b, inhibited, y2, y5),
-        )
+        return jansen_rit_rates(self, x, u)
 
     def output(self, t: Time, x: State, u: Input) -> Float[Tensor, "... output"]:
         """y1 - y2."""
@@ -253,7 +243,27 @@ class JansenRit(System):
 
     def firing_rate(self, v: Tensor) -> Tensor:
         """S(v), in spikes per second, of a mean potential v in mV."""
-        return 2 * self.e0 * torch.sigmoid(self.r * (v - self.v0))
+        return firing_rate(self, v)
+
+
+def jansen_rit_rates(system: System, x: State, p: Tensor) -> State:
+    """Rates of columns that have the states and constants of `JansenRit`, under spikes p."""
+    y0, y1, y2, y3, y4, y5 = system.split(x).values()
+    excited = p + system.alpha2 * system.C * firing_rate(system, system.alpha1 * system.C * y0)
+    inhibited = system.alpha4 * system.C * firing_rate(system, system.alpha3 * system.C * y0)
+    return system.join(
+        y0=y3,
+        y1=y4,
+        y2=y5,
+        y3=synapse(system.A, system.a, firing_rate(system, y1 - y2), y0, y3),
+        y4=synapse(system.A, system.a, excited, y1, y4),
+        y5=synapse(system.B, system.b, inhibited, y2, y5),
+    )
+
+
+def firing_rate(system: System, v: Tensor) -> Tensor:
+    """2 e0 / (1 + exp(r (v0 - v))), in spikes per second, of a mean potential v in mV."""
+    return 2 * system.e0 * torch.sigmoid(system.r * (v - system.v0))
 
 
 def synapse(gain: Tensor, rate: Tensor, drive: Tensor, y: Tensor, slope: Tensor) -> Tensor:

@@ -64,23 +64,35 @@ class Epileptor(System):
 
     def vector_field(self, t: Time, x: State, u: Input) -> State:
         """Rates of change, as in the class's docstring."""
-        x1, y1, z, x2, y2, g = self.split(x).values()
-        resting = x1**3 - 3 * x1**2
-        seizing = (x2 - 0.6 * (z - 4) ** 2) * x1
-        f1 = torch.where(x1 < 0, resting, seizing)
-        f2 = 6 * torch.relu(x2 + 0.25)
-        return self.join(
-            x1=y1 - f1 - z + self.I1 + u,
-            y1=self.y0 - 5 * x1**2 - y1,
-            z=(4 * (x1 - self.x0) - z) / self.tau0,
-            x2=-y2 + x2 - x2**3 + self.I2 + 0.002 * g - 0.3 * (z - 3.5),
-            y2=(f2 - y2) / self.tau2,
-            g=x1 - self.gamma * g,
-        )
+        return epileptor_rates(self, x, u)
 
     def output(self, t: Time, x: State, u: Input) -> Float[Tensor, "... output"]:
         """x2 - x1."""
         return x[..., 3:4] - x[..., 0:1]
+
+
+def epileptor_rates(system: System, x: State, I: Tensor, pull: Tensor | float = 0.0) -> State:
+    """Rates of populations that have the states and constants of `Epileptor`.
+
+    Args:
+        system: Its constants are taken.
+        x: States.
+        I: Stimulus to the first subsystem.
+        pull: What others take from what drives z.
+    """
+    x1, y1, z, x2, y2, g = system.split(x).values()
+    resting = x1**3 - 3 * x1**2
+    seizing = (x2 - 0.6 * (z - 4) ** 2) * x1
+    f1 = torch.where(x1 < 0, resting, seizing)
+    f2 = 6 * torch.relu(x2 + 0.25)
+    return system.join(
+        x1=y1 - f1 - z + system.I1 + I,
+        y1=system.y0 - 5 * x1**2 - y1,
+        z=(4 * (x1 - system.x0) - z - pull) / system.tau0,
+        x2=-y2 + x2 - x2**3 + system.I2 + 0.002 * g - 0.3 * (z - 3.5),
+        y2=(f2 - y2) / system.tau2,
+        g=x1 - system.gamma * g,
+    )
 
 
 class Wendling(System):

@@ -34,7 +34,7 @@ class Finding:
     regions: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)  # slots: compiled fields tell it by identity
 class Connectome:
     """Regions and the connections between them.
 
