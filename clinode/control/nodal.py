@@ -127,10 +127,10 @@ def modal_controllability(
     phi_i = sum_j (1 - |l_j|^2) |w_ij|^2 over the eigenvalues l_j and left eigenvectors w_j, of
     length 1, of the map: |w_ij| is how strongly an input at i drives mode j (Popov, Belevitch,
     Hautus). Over all regions they sum to sum_j (1 - |l_j|^2). Undirected networks have orthogonal
-    eigenvectors and phi_i = 1 - sum_k a_ik^2 exactly, 0 to 1. In directed ones the left eigenvectors of eigenvalues that rounding cannot tell apart are
-    replaced by an orthonormal basis of the space they span. (nctpy puts the diagonal of a real
-    Schur form there, which depends on the order of the regions.) Where A changed by rounding
-    changes the answer, there is none.
+    eigenvectors and phi_i = 1 - sum_k a_ik^2 exactly, 0 to 1. In directed ones the left
+    eigenvectors of eigenvalues that rounding cannot tell apart are replaced by an orthonormal basis
+    of the space they span. (nctpy puts the diagonal of a real Schur form there, which depends on
+    the order of the regions.) Where A changed by rounding changes the answer, there is none.
 
     Args:
         W: Weights (region, region), `W[i, j]` the influence of j on i, or a Connectome.
