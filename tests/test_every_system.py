@@ -19,6 +19,8 @@ from torch.func import functional_call, jacfwd, jacrev, jvp, vmap
 import clinode
 from clinode import brain, physiology
 from clinode.brain import networks
+from clinode.brain.bold import BalloonWindkessel
+from clinode.brain.lead_field import LeadFieldReadout
 from clinode.brain.postsynaptic import HeldVoltage
 from clinode.cohort import Forecast, Preprocessor
 from clinode.dynamics.sensitivity import Variational
@@ -117,6 +119,13 @@ ENTRIES: dict[str, Entry] = {
     "Epileptor": Entry(brain.Epileptor),
     "Wendling": Entry(brain.Wendling),
     **{kind.__name__: Entry(functools.partial(kind, SMALL_BRAIN)) for kind in NETWORKS},
+    "BalloonWindkessel": Entry(lambda: BalloonWindkessel(("left", "right"))),
+    "LeadFieldReadout": Entry(
+        lambda: LeadFieldReadout(
+            networks.JansenRitNetwork(SMALL_BRAIN), seeded(3, 8), ("Fz", "Cz", "Pz"), source="EEG"
+        ),
+        published=False,
+    ),
     # patients
     "Circulation": Entry(physiology.Circulation),
     "GlucoseMinimalModel": Entry(physiology.GlucoseMinimalModel),
