@@ -121,9 +121,8 @@ class Theta(System):
     """The theta neuron, dtheta/dt = (1 - cos theta) + (1 + cos theta) I; a spike where theta = pi.
 
     The normal form of class I excitability: at rest for I < 0, firing at sqrt(I) / pi for I > 0.
-    Dimensionless. theta keeps growing, one turn a spike. Near I = 1 it turns at an even speed, so
-    that an adaptive step spans whole turns and their spikes go unseen: there use a fixed step, or
-    count the turns of theta.
+    Dimensionless. theta keeps growing, one turn a spike, and with it what rtol allows: over many
+    turns give an atol and rtol=0.
 
     Ermentrout & Kopell 1986, SIAM J Appl Math 46:233-253.
     """

@@ -1,31 +1,51 @@
 """Events of a system on the way: found on the curve between two steps, and what they do.
 
-The guard is looked at in four places of every step; where its sign turns, its zero is found on the
-dense output by bracketing. An event ends the step there. Its reset may push other guards across
-zero, whose events then happen at the same time. Where a solution starts beyond a guard that resets
-the state, or leaves a refractory time there, the event happens at once.
+A guard has its own pace along the curve of a step, in pieces short enough that looks at it show
+every time it crosses zero (`clinode.dynamics.crossings`); most guards take a step in one piece. The
+first crossing is found by bracketing and the event ends the step there. Its reset may push other
+guards across zero, whose events then happen at the same time. Where a solution starts beyond a
+guard that resets the state, or leaves a refractory time there, the event happens at once.
 
 Events that follow each other without end (a ball that comes to rest, a reset that does not leave
 the guard) end the solution with the status "chattering".
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from clinode.system import System, positions
 
-LOOKS = (0.25, 0.5, 0.75, 1.0)  # fractions of a step at which guards are looked at
+from .crossings import GROWTH, LOOKS, N_LOOKS, Shape, bracketed
+
+FINEST = 2.0**-20  # of a step: pieces are not halved further; what is in one is taken for a jump
+MOST_PIECES = 1024  # tried in one step; then the step ends where they do
+FLOOR = 64  # units of rounding of a guard's largest value so far, below which it counts as zero
+FIRST = 1 / 16  # of the first step: its first piece, as nothing is known about a guard yet
 AT_ONCE = 32  # rounds of events at one time
 RUSH = 64  # events in a row, each within TIGHT of the whole time from the last
 TIGHT = 1e-9
-MOST_TRIALS = 120  # looks at a guard for its zero; ten are usual
 SPACINGS = 16  # of floating-point time: nearer events of one kind are at one time
 RESOLUTION = 1e-12  # of a step: what is nearer to a guard counts as on it
 
 Curve = Callable[[Tensor], Tensor]  # theta -> state
 Look = Callable[[Tensor, Tensor], Tensor]  # (t, x) -> guards
+
+
+class Found(NamedTuple):
+    """What guards say about a step.
+
+    Attributes:
+        part: (row): the fraction at which the step must end; 1 where it may go on to its end.
+        happens: (row, event): which events happen there; None where none does in any row.
+        lost: (row): the guard is not a number before that.
+    """
+
+    part: Tensor
+    happens: Tensor | None
+    lost: Tensor
 
 
 class Guards:
@@ -35,12 +55,17 @@ class Guards:
         side: (row, event): the sign of the guard; 0 while it is not looked at.
         release: (row, event): when it is looked at again, and its held states are free.
         lag: (row, event): zero in value, the gradient of the release time.
+        floor: Of the largest value of a guard: what counts as zero between two looks.
+        size: (row, event): that largest absolute value so far.
+        pace: (row): width of the next piece of a step in which guards are looked at, in time
+            units; negative before the first.
     """
 
     def __init__(self, system: System, t: Tensor):
         events, n = system.events, len(t)
         n_events, device = len(events), t.device
         self.events = events
+        self.floor = FLOOR * torch.finfo(system.dtype).eps
         self.direction = torch.tensor([event.direction for event in events], device=device)
         self.resets = torch.tensor([event.reset is not None for event in events], device=device)
         self.held = torch.zeros(n_events, system.n_states, dtype=torch.bool, device=device)
@@ -52,10 +77,12 @@ class Guards:
         self.lag = torch.zeros(n, n_events, dtype=t.dtype, device=device)
         self.last = torch.full((n, n_events), -torch.inf, dtype=t.dtype, device=device)
         self.rush = torch.zeros(n, dtype=torch.int64, device=device)
+        self.size = torch.zeros(n, n_events, dtype=torch.float64, device=device)
+        self.pace = torch.full((n,), -1.0, dtype=t.dtype, device=device)
 
     def narrow(self, keep: Tensor) -> None:
         """Keep these rows."""
-        for name in ("side", "release", "lag", "last", "rush"):
+        for name in ("side", "release", "lag", "last", "rush", "size", "pace"):
             setattr(self, name, getattr(self, name)[keep])
 
     def look(self, system: System, t: Tensor, x: Tensor) -> Tensor:
@@ -76,46 +103,32 @@ class Guards:
         later = torch.where(self.release > t.unsqueeze(-1), self.release, torch.inf)
         return later.amin(dim=-1)
 
-    def locate(
-        self, look: Look, t: Tensor, h: Tensor, curve: Curve, good: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
-        """The first events of a step: its fraction (row) and which ones (row, event), or None.
+    def locate(self, look: Look, t: Tensor, h: Tensor, curve: Curve, good: Tensor) -> Found:
+        """The first events of a step.
 
-        Where nothing happens the fraction is 1, and the sides are those at the end of the step.
+        Where nothing happens the sides are those at the end of the part.
         """
-        fractions = t.new_tensor(LOOKS).unsqueeze(-1).expand(-1, len(t))
-        seen = look(t + fractions * h, curve(fractions))
-        sense = torch.where(self.direction == 0, -self.side, self.direction)
-        toward = sense * seen
-        resting = self.release > t.unsqueeze(-1)
-        armed = (sense * self.side < 0) & ~resting & good.unsqueeze(-1)
-        place = torch.full(self.side.shape, len(LOOKS), device=t.device)
-        for k in range(len(LOOKS)):
-            hit = armed & (toward[k] >= 0) & (place == len(LOOKS))
-            place = torch.where(hit, k, place)
-            armed = armed | ((toward[k] < 0) & ~resting & good.unsqueeze(-1) & (sense != 0))
-        first = place.amin(dim=-1)
-        if not (first < len(LOOKS)).any():
-            sign = seen[-1].sign().long()
-            self.side = torch.where(resting | (sign == 0) | ~good.unsqueeze(-1), self.side, sign)
-            return None
-        low, high = first * LOOKS[0], (first + 1) * LOOKS[0]
+        way = _Way(self, t, h, good)
+        for _ in range(MOST_PIECES):
+            way.piece(look, curve)
+            if not way.open.any():
+                break
+        self.pace = torch.where(good, way.width * h, self.pace)
+        hit = way.hit.any(dim=-1)
+        part = torch.where(way.open, way.begin, 1.0)  # the step ends where the looks do
+        if not hit.any():
+            return Found(part, None, way.lost)
         found = torch.full(self.side.shape, torch.inf, dtype=t.dtype, device=t.device)
-        for k in torch.nonzero((place == first.unsqueeze(-1)).any(dim=0)).flatten().tolist():
+        for k in way.hit.any(dim=0).nonzero().flatten().tolist():
 
             def value(theta: Tensor, k: int = k) -> Tensor:
-                return sense[:, k] * look(t + theta * h, curve(theta))[:, k]
+                return way.sense[:, k] * look(t + theta * h, curve(theta))[:, k]
 
-            here = (place[:, k] == first) & (first < len(LOOKS))
-            zero = bracketed(value, low.to(t.dtype), high.to(t.dtype), here)
-            found[:, k] = torch.where(here, zero, torch.inf)
-        fraction = found.amin(dim=-1)
-        happens = found <= fraction.unsqueeze(-1) + RESOLUTION
-        none = fraction.isinf()
-        sign = seen[-1].sign().long()
-        calm = none.unsqueeze(-1) & ~resting & (sign != 0) & good.unsqueeze(-1)
-        self.side = torch.where(calm, sign, self.side)
-        return torch.where(none, 1.0, fraction), happens & ~none.unsqueeze(-1)
+            zero = bracketed(value, way.low, way.high, way.hit[:, k])
+            found[:, k] = torch.where(way.hit[:, k], zero, torch.inf)
+        first = found.amin(dim=-1)
+        happens = (found <= first.unsqueeze(-1) + RESOLUTION) & hit.unsqueeze(-1)
+        return Found(torch.where(hit, first, part), happens, way.lost)
 
     def at_once(
         self,
@@ -195,38 +208,84 @@ class Guards:
         return lag.squeeze(-1)
 
 
-def bracketed(
-    value: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, where: Tensor
-) -> Tensor:
-    """Zeros between low (below zero) and high (not below), to the last bits.
+class _Way:
+    """Rows on the curves of their steps, piece by piece, as far as nothing happens.
 
-    Inverse quadratic interpolation where it can be trusted, bisection elsewhere: Chandrupatla 1997,
-    Adv. Eng. Softw. 28:145-149.
+    Attributes:
+        begin: (row): where the piece begins, a fraction of the step.
+        width: (row): of the next piece, a fraction of the step.
+        open: (row): whether the row is still on its way.
+        lost: (row): the guard is not a number.
+        hit: (row, event): what crosses zero between `low` and `high`, (row), in the sense `sense`.
     """
-    tiny = torch.finfo(low.dtype).tiny
-    x1, f1 = high, value(high).abs()
-    x2, f2 = low, -value(low).abs().clamp(min=tiny)
-    part, best = torch.full_like(low, 0.5), high
-    open_ = where & (f1 != 0)
-    for _ in range(MOST_TRIALS):
-        if not open_.any():
-            break
-        x = x1 + part * (x2 - x1)
-        f = value(x)
-        same = (f < 0) == (f1 < 0)
-        x3, f3 = torch.where(same, x1, x2), torch.where(same, f1, f2)
-        x2, f2 = torch.where(same, x2, x1), torch.where(same, f2, f1)
-        x1, f1 = x, f
-        best = torch.where(open_, torch.where(f1 < 0, x2, x1), best)  # where it is not below
-        narrow = 4e-16 / (x2 - x1).abs()
-        open_ = open_ & (narrow < 0.5) & (f != 0)
-        xi, phi = (x1 - x2) / (x3 - x2), (f1 - f2) / (f3 - f2)
-        trusted = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
-        inverse = f1 / (f2 - f1) * f3 / (f2 - f3)
-        inverse = inverse + (x3 - x1) / (x2 - x1) * f1 / (f3 - f1) * f2 / (f3 - f2)
-        part = torch.where(trusted, inverse, 0.5).nan_to_num(0.5)
-        part = torch.minimum(torch.maximum(part, narrow), 1 - narrow).clamp(0.0, 1.0)
-    return best
+
+    def __init__(self, guards: Guards, t: Tensor, h: Tensor, good: Tensor):
+        self.guards, self.t, self.h = guards, t, h
+        self.resting = guards.release > t.unsqueeze(-1)
+        self.sense = torch.where(guards.direction == 0, -guards.side, guards.direction)
+        pace = torch.where(guards.pace < 0, FIRST * h, guards.pace)
+        self.begin, self.low, self.high = (torch.zeros_like(t) for _ in range(3))
+        self.width = pace / h
+        self.open, self.lost = good.clone(), torch.zeros_like(good)
+        self.hit = torch.zeros_like(self.resting)
+
+    def piece(self, look: Look, curve: Curve) -> None:
+        """Look at the next piece of every row; halve it, go on behind it, or end in it."""
+        left = 1 - self.begin
+        is_last = self.width >= left
+        width = torch.minimum(self.width, left)
+        places = self.begin + LOOKS.to(width).unsqueeze(-1) * width
+        places[-1] = torch.where(is_last, 1.0, places[-1])
+        seen = look(self.t + places * self.h, curve(places)).detach()
+        shape = Shape(seen)
+        watched = self.open.unsqueeze(-1) & ~self.resting
+        if (shape.is_apart(self.guards.side) | ~watched).all():
+            passes = self.open
+        else:
+            settled = self._settled(seen, shape) | (width <= FINEST) | ~self.open
+            passes = self._across(places, seen, self.open & settled)
+            self.width = torch.where(settled, self.width, width / 2)
+        self.begin = torch.where(passes, places[-1], self.begin)
+        wider = torch.where(watched, shape.growth(), GROWTH).amin(dim=-1) * width
+        wider = torch.where(is_last, torch.maximum(self.width, wider), wider)
+        self.width = torch.where(passes, wider, self.width)
+        self.open = self.open & (self.begin < 1) & ~self.hit.any(dim=-1) & ~self.lost
+
+    def _settled(self, seen: Tensor, shape: Shape) -> Tensor:
+        """(row): whether looks at all its guards show all that they do."""
+        guards = self.guards
+        size = seen.abs().nan_to_num(0.0, posinf=0.0).amax(dim=0)
+        guards.size = torch.where(
+            self.open.unsqueeze(-1), torch.maximum(guards.size, size), guards.size
+        )
+        clear = shape.shows_all(guards.side, guards.floor * guards.size)
+        return (clear | self.resting).all(dim=-1)
+
+    def _across(self, places: Tensor, seen: Tensor, done: Tensor) -> Tensor:
+        """(row): which of the done rows go on; notes the others, and sides at the piece's end."""
+        place = self._first_crossing(seen, done)
+        first = place.amin(dim=-1)
+        ends = done & (first < N_LOOKS)
+        self.hit = torch.where(ends.unsqueeze(-1), place == first.unsqueeze(-1), self.hit)
+        index = first.clamp(max=N_LOOKS - 1).unsqueeze(0)
+        self.low = torch.where(ends, places.gather(0, index - 1).squeeze(0), self.low)
+        self.high = torch.where(ends, places.gather(0, index).squeeze(0), self.high)
+        unknown = (seen.isnan().any(dim=0) & ~self.resting).any(dim=-1)
+        self.lost = self.lost | (done & ~ends & unknown)
+        passes = done & ~ends
+        sign = torch.nan_to_num(seen[-1]).sign().long()
+        moved = passes.unsqueeze(-1) & ~self.resting & (sign != 0)
+        self.guards.side = torch.where(moved, sign, self.guards.side)
+        return passes
+
+    def _first_crossing(self, seen: Tensor, rows: Tensor) -> Tensor:
+        """(row, event): the first look at which a guard is across; `N_LOOKS` where none is."""
+        toward = (self.sense * seen)[1:]
+        may = rows.unsqueeze(-1) & ~self.resting & (self.sense != 0)
+        armed = (self.sense * self.guards.side < 0).unsqueeze(0)
+        before = torch.cat([armed, toward[:-1] < 0]).cumsum(dim=0) > 0
+        hits = before & (toward >= 0) & may
+        return torch.where(hits.any(dim=0), hits.long().argmax(dim=0) + 1, N_LOOKS)
 
 
 def _with_column(table: Tensor, k: int, column: Tensor) -> Tensor:

@@ -106,9 +106,10 @@ class Limits:
     """What a solution may cost.
 
     Args:
-        max_steps: Attempted steps of one trajectory between two of its output times; only adaptive
-            methods can reach it. They give up earlier, after `PATIENCE` steps, where going on at
-            this pace would take several times as many.
+        max_steps: Attempted steps of one trajectory between two of its output times; a method of
+            fixed steps can reach it by events within one step only. Adaptive methods give up
+            earlier, after `PATIENCE` steps, where going on at this pace would take several times as
+            many.
         wall_time_seconds: For the whole batch.
     """
 

@@ -32,12 +32,13 @@ from .solvers import Limits, Problem, Solution, Status, select
 
 SHRINKS = 10  # attempts that are not finite before a row is given up
 FINEST = 10  # spacings of floating-point time below which a step is no step
+CUTS = 16  # of one fixed step, because its guards need more looks, before a row is given up
 PATIENCE = 1_000  # attempts after which the pace is judged
 HOPELESS = 2  # times max_steps that the rest of the way would take at that pace
 
 PER_ROW = (
     *("rows", "times", "stops", "t", "x", "slope", "end", "h", "previous", "wall"),
-    *("shrinks", "extra", "since", "passed"),
+    *("shrinks", "extra", "since", "passed", "part", "cuts", "lost"),
 )
 
 
@@ -107,6 +108,8 @@ class Walk:
         self.tried = 0
         self.last = torch.zeros_like(self.rows, dtype=torch.bool)  # the attempt ends at a stop
         self.part = torch.ones_like(self.t)  # of the attempt that is kept
+        self.cuts = count  # of attempts in a row that end where the looks at guards do
+        self.lost = torch.zeros_like(self.last)  # a guard is not a number
         self.u: Tensor | None = None
         self.free: Tensor | None = None
         events = self.system.events
@@ -157,6 +160,7 @@ class Walk:
         if self.guards is not None:
             curve = self.method.curve(h, self.x, after, stages)
             happens, until, after = self._locate(h, until, after, curve, good)
+            good = good & ~self.lost
         self._read(h, until, step.x, stages, good, curve)
         self._move(good, until, after, slope, h)
         self._end(good, h, happens)
@@ -204,24 +208,40 @@ class Walk:
         def along(theta: Tensor) -> Tensor:
             return interpolate(theta, x, after, curve)
 
+        happens = self._found(guards, h, along, good)
+        cut = self._cut(happens)
+        if not cut.any():
+            return happens, until, after
         if self.plan is None:
-            found = guards.locate(self._look, t, h, along, good)
-            self.part = torch.ones_like(h)
-            if found is None:
-                return None, until, after
-            self.part, happens = found
-            moment = torch.minimum(t + self.part * h, until)
-            # At the very end an event is left to who goes on from there.
-            happens = happens & (moment < self.times[:, -1]).unsqueeze(-1)
-            self.part = torch.where(happens.any(dim=-1), self.part, 1.0)
-            until = torch.where(happens.any(dim=-1), moment, until)
-        else:
+            until = torch.where(cut, torch.minimum(t + self.part * h, until), until)
+        return happens, until, torch.where(cut.unsqueeze(-1), along(self.part), after)
+
+    def _found(
+        self, guards: Guards, h: Tensor, along: Callable[[Tensor], Tensor], good: Tensor
+    ) -> Tensor | None:
+        """What happens in the attempt, or did by the plan; sets the part of it that is kept."""
+        if self.plan is not None:
             self.part = self.plan.part[self.rows, self.tried - 1]
-            happens = self.plan.happens(self.rows, self.tried, 0)
-            if happens is None:
-                return None, until, after
-        cut = happens.any(dim=-1, keepdim=True)
-        return happens, until, torch.where(cut, along(self.part), after)
+            return self.plan.happens(self.rows, self.tried, 0)
+        self.part, happens, self.lost = guards.locate(self._look, self.t, h, along, good)
+        if not self._cut(happens).any():
+            self.cuts = torch.zeros_like(self.cuts)
+            return None
+        # At the very end an event is left to who goes on from there.
+        late = self.t + self.part * h >= self.times[:, -1]
+        self.part = torch.where(late, 1.0, self.part)
+        short = self.part < 1
+        if happens is not None:
+            happens = happens & ~late.unsqueeze(-1)
+            short = short & ~happens.any(dim=-1)
+        self.cuts = torch.where(short, self.cuts + 1, 0)
+        self.h = torch.where(short, torch.minimum(self.h, self.part * h), self.h)
+        return happens
+
+    def _cut(self, happens: Tensor | None) -> Tensor:
+        """Which attempts end before their width, or in an event."""
+        short = self.part < 1
+        return short if happens is None else short | happens.any(dim=-1)
 
     def _read(
         self,
@@ -271,8 +291,8 @@ class Walk:
     def _end(self, good: Tensor, h: Tensor, happens: Tensor | None) -> None:
         """Rows that are done or have failed leave; rows at a stop or an event begin anew."""
         stops = good & (self.t >= self.end)
-        if happens is not None:
-            stops = stops | happens.any(dim=-1)
+        if self.guards is not None:
+            stops = stops | (good & self._cut(happens))
         done = good & (self.t >= self.times[:, -1])
         status = torch.where(done, Status.OK.value, -1)
         if self.plan is None:
@@ -292,8 +312,12 @@ class Walk:
         def mark(status: Tensor, where: Tensor, word: Status) -> Tensor:
             return torch.where(where & (status < 0), word.value, status)
 
+        status = mark(status, self.lost, Status.NOT_FINITE)
         if not self.method.order:
             status = mark(status, ~good, Status.NOT_FINITE)
+            self.since = torch.where(self.part < 1, self.since, self.tried)
+            many = self.tried - self.since > self.limits.max_steps
+            status = mark(status, many | (self.cuts > CUTS), Status.STEP_BUDGET)
         else:
             if self.shrinks.any():
                 behind = self.t >= self.wall

@@ -39,7 +39,8 @@ class Event:
 
     The reset takes the state just before the event to the state just after it. For the refractory
     time after an event its guard is not looked at, the states `held` stay at their reset values
-    and the others flow on. Gradients through an event carry the saltation term.
+    and the others flow on. Gradients through an event carry the saltation term. What crossings can
+    stay unseen, `clinode.dynamics.simulate` says; a guard that is not a number ends the solution.
 
     Args:
         name: How the table of events calls it.

@@ -239,10 +239,25 @@ def test_adex_resets_and_adapts_at_each_spike():
     assert (np.diff(gaps) > 0).all()  # each spike adds b to w, and the next comes later
 
 
-def test_the_theta_neuron_spikes_once_a_turn():
-    trace = simulate(Theta(), [0.0], [0.0, 60.0], 0.25, rtol=1e-9)
-    gaps = np.diff(trace.events["time"])
-    np.testing.assert_allclose(gaps, math.pi / 0.5, rtol=1e-5)
+@pytest.mark.parametrize("atol", [1e-3, 1e-8])
+def test_the_theta_neuron_spikes_once_a_turn_at_its_closed_form_times(atol):
+    # theta = 2 arctan(sqrt(I) tan(sqrt(I) t)): it passes pi, 3 pi, .. at odd halves of a turn
+    I = double([[0.01], [0.6], [0.97], [1.0], [1.03], [3.0], [100.0]])
+    turn, n_spikes = math.pi / I.sqrt(), 5
+    times = torch.cat([0 * turn, n_spikes * turn], dim=-1)
+    found = simulate(Theta(), double([[0.0]]), times, I, rtol=0.0, atol=atol)
+    expected = turn * (torch.arange(n_spikes) + 0.5)
+    assert (found.events.groupby("trajectory").size() == n_spikes).all()
+    off = (found.event_times.reshape(expected.shape) - expected).abs()
+    slowest = (2 * I).clamp(max=2.0)  # speed of theta
+    assert (off * slowest < 30 * atol).all()
+
+
+@pytest.mark.parametrize("method", ["rosenbrock", "rk4"])
+def test_no_method_misses_spikes_of_a_theta_neuron_that_turns_evenly(method):
+    how = {"step": 8 * math.pi} if method == "rk4" else {}  # eight turns in a step
+    found = simulate(Theta(), [0.0], [0.0, 16 * math.pi], 1.0, method=method, **how)
+    np.testing.assert_allclose(found.events["time"], math.pi * (np.arange(16) + 0.5), rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from clinode.brain import HodgkinHuxley, MorrisLecar
 from clinode.dynamics import simulate
-from clinode.dynamics.events import bracketed
 from clinode.errors import ArgumentError, SolverError
 from clinode.system import Event, Quantity, Signal, System, Values
 
@@ -202,6 +202,15 @@ def test_a_reset_that_does_not_leave_its_guard_is_chattering_at_the_start_and_la
         assert found.status == "chattering"
 
 
+def test_constants_of_guards_and_resets_alone_may_have_a_batch_axis():
+    V_th, t_ref = torch.tensor([[-50.0], [-45.0]]).double(), torch.tensor([[2.0], [3.0]]).double()
+    for neuron in (LIF(V_th=V_th), LIF(t_ref=t_ref), LIF(V_r=V_th - 20)):
+        found = simulate(neuron, [-70.0, 0.0], [0.0, 60.0], 400.0)
+        assert found.states.shape == (2, 2, 2)
+        times = [found.events[found.events["trajectory"] == k]["time"] for k in range(2)]
+        assert times[0].iloc[1] < times[1].iloc[1] - 0.5 or neuron.V_r.ndim > 1
+
+
 def test_a_start_beyond_the_threshold_fires_at_once_and_one_on_it_too():
     for start in (-45.0, -50.0):
         found = simulate(LIF(), [start, 0.0], [0.0, 5.0], 400.0, **TIGHT)
@@ -293,13 +302,143 @@ def test_a_method_that_sees_no_events_is_refused():
         simulate(LIF(), [-70.0, 0.0], [0.0, 1.0], method="torchdiffeq")
 
 
-def test_zeros_of_many_functions_are_bracketed_to_the_last_bits():
-    generator = torch.Generator().manual_seed(1)
-    root = torch.rand(200, generator=generator).double()
-    power = torch.randint(0, 4, (200,), generator=generator) * 2 + 1
-    low, high = torch.zeros(200).double(), torch.ones(200).double()
-    everywhere = torch.ones(200, dtype=torch.bool)
-    found = bracketed(lambda s: (s - root) ** power * torch.exp(3 * s), low, high, everywhere)
-    sharp = power == 1
-    torch.testing.assert_close(found[sharp], root[sharp], rtol=0, atol=1e-14)
-    assert (found - root).abs().max() < 1e-2
+# Guards that cross zero several times within one step: steps of a state at rest are long
+
+
+class Still(System):
+    """A state that does not move, and a guard of time: sum_k a_k sin(w_k t + p_k) + offset."""
+
+    states = (Quantity("x", "1"),)
+    constants = (
+        *(Quantity(name, "1", labels=tuple("abcde")) for name in ("a", "w", "p")),
+        Quantity("offset", "1"),
+    )
+
+    def __init__(self, a: Values = 1.0, w: Values = 1.0, p: Values = 0.0, offset: Values = 0.0):
+        super().__init__()
+        self.register_constants(a=a, w=w, p=p, offset=offset)
+
+    def vector_field(self, t, x, u):
+        return 0 * x
+
+    def _wave(self, t, x):
+        angle = torch.as_tensor(t).unsqueeze(-1) * self.w + self.p
+        return (self.a * torch.sin(angle)).sum(-1, keepdim=True) + self.offset + 0 * x
+
+    events = (Event("up", _wave), Event("down", _wave, direction=-1))
+
+
+class Counter(Still):
+    """The same wave counts itself in the state, or sends it back."""
+
+    def _one_more(self, x):
+        return x + 1
+
+    events = (Event("up", Still._wave, _one_more),)
+
+
+WIDE = [{"method": "dopri5"}, {"method": "rosenbrock"}, {"method": "rk4", "step": 10.0}]
+
+
+@pytest.mark.parametrize("how", WIDE)
+def test_every_crossing_of_a_fast_guard_within_a_long_step_is_noted_in_order(how):
+    wave = Still(a=[1.0, 0, 0, 0, 0], w=37.0, p=0.5)
+    found = simulate(wave, [1.0], [0.0, 10.0], **how).events
+    expected = (np.arange(1, 118) * np.pi - 0.5) / 37
+    np.testing.assert_allclose(found["time"], expected[expected < 10], rtol=0, atol=1e-12)
+    assert set(found["name"][::2]) == {"down"}
+    assert set(found["name"][1::2]) == {"up"}
+
+
+@pytest.mark.parametrize("how", WIDE)
+def test_every_crossing_of_a_fast_guard_resets_the_state(how):
+    wave = Counter(a=[1.0, 0, 0, 0, 0], w=37.0, p=-0.5)
+    found = simulate(wave, [0.0], [0.0, 5.0, 10.0], **how)
+    rounds = [1 + math.floor((37 * t - 0.5) / (2 * math.pi)) for t in (5, 10)]
+    assert found.states[1:, 0].tolist() == rounds
+    assert len(found.events) == rounds[1]
+
+
+@pytest.mark.slow
+def test_crossings_of_random_waves_are_those_of_a_dense_scan():
+    random, n = np.random.default_rng(5), 24
+    a, p = random.normal(size=(n, 5)), random.uniform(0, 6.28, (n, 5))
+    w, offset = 10 ** random.uniform(0, 2, (n, 5)), random.normal(size=(n, 1))
+    t = np.linspace(0, 3, 600_001)
+    waves = Still(a, w, p, offset)
+    found = simulate(waves, torch.ones(n, 1), [0.0, 3.0], max_steps=50_000).events
+    for k in range(n):
+        sign = np.sign(np.sin(t[:, None] * w[k] + p[k]) @ a[k] + offset[k])
+        mine = found[found["trajectory"] == k]
+        for name, turn in (("up", 2), ("down", -2)):
+            exact = t[1:][np.diff(sign) == turn]
+            np.testing.assert_allclose(mine[mine["name"] == name]["time"], exact, atol=1e-5)
+
+
+@pytest.mark.parametrize(("gap", "count"), [(1e-3, 2), (1e-7, 2), (0.0, 0), (-1e-9, 0)])
+def test_a_guard_that_all_but_touches_zero_crosses_twice_or_not_at_all(gap, count):
+    class Touch(Still):
+        def _parabola(self, t, x):
+            return gap - (torch.as_tensor(t).unsqueeze(-1) - 1 / 3) ** 2 + 0 * x
+
+        events = (Event("up", _parabola), Event("down", _parabola, direction=-1))
+
+    found = simulate(Touch(), [1.0], [0.0, 10.0]).events
+    assert len(found) == count
+    if count:
+        expected = [1 / 3 - math.sqrt(gap), 1 / 3 + math.sqrt(gap)]
+        np.testing.assert_allclose(found["time"], expected, rtol=0, atol=1e-11)
+
+
+def test_a_jump_of_a_guard_across_zero_is_found_where_it_is():
+    class Jump(Still):
+        def _saw(self, t, x):
+            return torch.remainder(torch.as_tensor(t).unsqueeze(-1), 0.7) - 0.3 + 0 * x
+
+        events = (Event("up", _saw), Event("down", _saw, direction=-1))
+
+    found = simulate(Jump(), [1.0], [0.0, 2.0]).events
+    np.testing.assert_allclose(found["time"], [0.3, 0.7, 1.0, 1.4, 1.7], rtol=0, atol=1e-11)
+
+
+def test_a_guard_that_is_not_a_number_ends_the_solution_in_words():
+    class Broken(Still):
+        def _root(self, t, x):
+            return torch.sqrt(0.5 - torch.as_tensor(t).unsqueeze(-1)) - 2 + 0 * x
+
+        events = (Event("up", _root),)
+
+    for how in WIDE:
+        found = simulate(Broken(), [1.0], [0.0, 10.0], keep_failed=True, **how)
+        assert found.status == "not finite"
+        assert found.reached < 0.5
+
+
+def test_a_guard_too_fast_for_a_fixed_step_ends_in_a_status(monkeypatch):
+    monkeypatch.setattr("clinode.dynamics.events.MOST_PIECES", 32)
+    wave = Still(a=[1.0, 0, 0, 0, 0], w=1e8, offset=1.1)
+    found = simulate(wave, [1.0], [0.0, 1.0], method="euler", step=1.0, keep_failed=True)
+    assert found.status == "step budget"
+
+
+def test_crossings_without_a_reset_do_not_change_with_who_else_is_in_the_batch():
+    w = torch.tensor([[3.0], [50.0], [17.0]]).double().expand(3, 5)
+    together = simulate(Still(a=[1.0, 0, 0, 0, 0], w=w, p=0.5), [1.0], [0.0, 4.0]).events
+    for k in range(3):
+        alone = simulate(Still(a=[1.0, 0, 0, 0, 0], w=w[k], p=0.5), [1.0], [0.0, 4.0]).events
+        mine = together[together["trajectory"] == k]
+        np.testing.assert_allclose(mine["time"], alone["time"], rtol=0, atol=1e-12)
+
+
+def spike_count(neuron: System, I: float, end: float, rtol: float) -> int:
+    start = neuron.initial_state()
+    return len(simulate(neuron, start, [0.0, end], I, rtol=rtol, atol=1e-3 * rtol).events)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("neuron", "I", "end"), [(MorrisLecar(), 100.0, 300.0), (HodgkinHuxley(), 10.0, 25.0)]
+)
+def test_loose_and_tight_tolerances_count_the_same_spikes(neuron, I, end):
+    loose, tight = (spike_count(neuron, I, end, rtol) for rtol in (1e-3, 1e-9))
+    assert loose == tight >= 2
