@@ -108,7 +108,7 @@ def state_transfers(
             "the states of a learned system have arbitrary coordinates, so a state is no target",
             fix="ask for the energy to an output target: outputs=True",
         )
-    states = _matrix(linear, "x0")
+    states = matrix_of(linear, "x0")
     return _transfers(linear, x0, target, horizon, None, states, linear.state_names, "states")
 
 
@@ -121,7 +121,7 @@ def output_transfers(
         ArgumentError: As `state_transfers`, but for the learned system, which is welcome; outputs
             that are no targets because no state moves them.
     """
-    C, rest = _matrix(linear, "C"), _matrix(linear, "y0")
+    C, rest = matrix_of(linear, "C"), matrix_of(linear, "y0")
     return _transfers(linear, x0, target, horizon, C, rest, linear.output_names, "outputs")
 
 
@@ -135,7 +135,7 @@ def _transfers(
     names: tuple[str, ...],
     what: str,
 ) -> Transfers:
-    A, B, rest = (_matrix(linear, name) for name in ("A", "B", "x0"))
+    A, B, rest = (matrix_of(linear, name) for name in ("A", "B", "x0"))
     start = _vectors(x0, len(A), "x0", "states")
     end = _vectors(target, len(names), "target", what)
     try:
@@ -144,13 +144,14 @@ def _transfers(
         raise ArgumentError(
             f"x0 has shape {start.shape} and target {end.shape}: their batch axes do not fit"
         ) from None
-    T, n_steps = _horizon(linear, A, horizon)
+    T, n_steps = horizon_of(linear, A, horizon)
     starts = np.broadcast_to(start, (*shape, len(A))).reshape(-1, len(A))
     ends = np.broadcast_to(end, (*shape, len(names))).reshape(-1, len(names))
     return Transfers(A, B, starts, rest, ends, end_rest, T, n_steps, readout, shape)
 
 
-def _matrix(linear: LinearSystem, name: str) -> Array:
+def matrix_of(linear: LinearSystem, name: str) -> Array:
+    """A matrix or operating point of one linear system, in float64; batch axes are refused."""
     matrix = getattr(linear, name)
     if matrix.ndim > (1 if name.islower() else 2):
         raise ArgumentError(
@@ -178,7 +179,8 @@ def _vectors(values: Values, length: int, name: str, what: str) -> Array:
     return array
 
 
-def _horizon(linear: LinearSystem, A: Array, horizon: float | int) -> tuple[float, float | None]:
+def horizon_of(linear: LinearSystem, A: Array, horizon: float | int) -> tuple[float, float | None]:
+    """T, and of a map how many steps it has; what cannot be a horizon is refused."""
     T = float(horizon)
     if not T > 0:
         raise ArgumentError(
