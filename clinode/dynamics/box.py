@@ -73,6 +73,11 @@ class SearchBox:
         """Which rows are kept."""
         return np.all((x >= self.low_kept) & (x <= self.high_kept), axis=-1)
 
+    def distance(self, x: np.ndarray) -> np.ndarray:
+        """(row,): how far outside of what is kept, in scales; 0 inside."""
+        beyond = np.maximum(self.low_kept - x, x - self.high_kept) / self.scale
+        return np.maximum(beyond, 0.0).max(axis=-1)
+
 
 def parse_box(system: System, box: Box | None) -> list[tuple[float, float] | None]:
     """A (low, high) for each state, None where the box says nothing."""

@@ -1,8 +1,9 @@
 """Equilibria of a system under a constant input: all that a search from many starts finds.
 
-No method finds all roots of any field. What is found is exact and labelled; what may be missing is
-said by the index sum: where the flow points into the searched box, sign det(-J) summed over *all*
-equilibria in it is 1, so any other sum proves that some were missed (a sum of 1 proves nothing).
+No method finds all roots of any field (those of a `LinearSystem` are linear algebra). What is found
+is exact and labelled; what may be missing is said by the index sum: where the flow points into the
+searched box, sign det(-J) summed over *all* equilibria in it is 1, so any other sum proves that
+some were missed (a sum of 1 proves nothing).
 
 Newton's method knows no time: an equilibrium of a field that does depend on time is none. The
 equilibria of a system with resets are those of its flow inside the guards; those beyond are refused
@@ -10,7 +11,7 @@ in the verdict. With delays past and present are the same at rest; stability is 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import numpy as np
@@ -19,12 +20,14 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from clinode.errors import ArgumentError, SolverError
-from clinode.system import Quantity, System, flat_names
+from clinode.errors import ArgumentError
+from clinode.system import LinearSystem, Quantity, System, flat_names
 
 from .box import Box, SearchBox, state_members
-from .field import Eigenvalues, Field, bounds_or_unit, scales
+from .field import Eigenvalues, Field, scales
+from .linear_rest import linear_rest
 from .search import Search
+from .verdicts import completeness, cycle_instead, none_inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +80,15 @@ class Equilibria(Sequence[Equilibrium]):
         index_sum: Sum of sign det(-J) over them.
         expected_index_sum: What it is over all of them, where the flow points into the searched
             box at every place tried on its faces; None where it does not.
+        outside: Where the searched box holds none: equilibria met outside of it, the nearest first,
+            at most eight. Nothing more is searched there.
     """
 
     members: tuple[Equilibrium, ...]
     verdict: str
     index_sum: int
     expected_index_sum: int | None
+    outside: tuple[Equilibrium, ...] = ()
 
     def __len__(self) -> int:
         return len(self.members)
@@ -112,6 +118,7 @@ class Equilibria(Sequence[Equilibrium]):
             "index_sum": self.index_sum,
             "expected_index_sum": self.expected_index_sum,
             "equilibria": [one.to_dict() for one in self.members],
+            "outside": [one.to_dict() for one in self.outside],
         }
 
 
@@ -134,9 +141,10 @@ def find_equilibria(
         system: A flow whose field does not depend on time.
         u: The constant input: a number for all inputs, or a tensor of n_inputs.
         box: Where to search: a (low, high) for each state, or a mapping from names of states or
-            blocks. Only equilibria inside are returned. By default the states' ranges, widened by
-            their width on either side; a state without a range is searched around its default at
-            sizes up to a thousand.
+            blocks. Only equilibria inside are members of the result; where there is none, those
+            that Newton's method met elsewhere are its `outside`. By default the states' ranges,
+            widened by their width on either side; a state without a range is searched around its
+            default at sizes up to a thousand.
         n_starts: Starts, from a Sobol sequence. Of a system with many states, the most.
         fast: Names of states or blocks that are fast, if the caller knows: see above. The corners
             may then be all that is searched (n_starts=0).
@@ -158,10 +166,11 @@ def find_equilibria(
             fix="find_equilibria_each answers for every member",
         )
     search = _search(dynamics, box, n_starts, fast)
-    if not len(search.roots[0]):
-        problem = f"no equilibrium found from {search.n_tried} starts"
-        return Equilibria((), f"{problem}; {_cycle_instead(system, u)}", 0, None)
-    return _report(search, dynamics, 0)
+    found = _report(search, dynamics, 0)
+    rests = len(search.roots[0]) or any(one.is_stable for one in found.outside)
+    if rests or isinstance(system, LinearSystem):
+        return found
+    return replace(found, verdict=f"{found.verdict}; {cycle_instead(system, u)}")
 
 
 def find_equilibria_each(
@@ -242,6 +251,8 @@ def _search(dynamics: Field, box: Box | None, n_starts: int, fast: Sequence[str]
     if fast is not None:
         indices = np.unique([i for name in fast for i in state_members(system, name)])
     search = Search(dynamics, SearchBox(system, box, dynamics.angles), n_starts, indices)
+    if isinstance(system, LinearSystem):
+        return search  # nothing needs to be searched
     if fast is not None and search.structure is None:
         raise ArgumentError(
             "the states named fast do not each have a rest of their own, or the others do not "
@@ -253,52 +264,46 @@ def _search(dynamics: Field, box: Box | None, n_starts: int, fast: Sequence[str]
 
 
 def _report(search: Search, dynamics: Field, member: int) -> Equilibria:
-    roots = search.roots[member]
+    if isinstance(dynamics.system, LinearSystem):
+        return _linear_report(search.box, dynamics)
+    found, n_beyond = _labelled_all(dynamics, search.roots[member])
+    found.sort(key=_order)
+    index_sum, expected = search.index_sum(member), search.expected_index[member]
+    outside: list[Equilibrium] = []
+    if found:
+        verdict = completeness(found, search.n_tried, index_sum, expected)
+    else:
+        outside, _ = _labelled_all(dynamics, search.outside[member])
+        verdict = none_inside(search.n_tried, outside)
+    if n_beyond:
+        verdict += f"; {n_beyond} refused beyond a guard, where the state is reset before it rests"
+    return Equilibria(tuple(found), verdict, index_sum, expected, tuple(outside))
+
+
+def _linear_report(box: SearchBox, dynamics: Field) -> Equilibria:
+    rest = linear_rest(dynamics, box.middle, box.scale)
+    (inside,) = box.holds(rest.x) if len(rest.x) else (True,)
+    found = tuple(_labelled_all(dynamics, rest.x)[0])
+    if rest.nullity:
+        index_sum = 0
+    else:
+        _, jacobian = dynamics.jacobian(rest.x)
+        index_sum = int(np.linalg.slogdet(-jacobian[0])[0])
+    if inside:
+        return Equilibria(found, rest.words, index_sum, None if rest.nullity else index_sum)
+    verdict = f"{rest.words}; it lies outside of the searched box: see `outside`"
+    return Equilibria((), verdict, 0, None, found)
+
+
+def _labelled_all(dynamics: Field, roots: np.ndarray) -> tuple[list[Equilibrium], int]:
+    """The equilibria at these roots (root, state), and how many lie beyond a guard."""
     with torch.no_grad():
         at_home = dynamics.is_within_guards(torch.tensor(roots)).numpy()
-    beyond = int((~at_home).sum())
     roots = roots[at_home]
     value, jacobian = dynamics.jacobian(roots)
-    eigenvalues = np.linalg.eigvals(jacobian)
-    parts = zip(roots, value, jacobian, eigenvalues, strict=True)
-    found = sorted((_labelled(dynamics, *part) for part in parts), key=_order)
-    index_sum = search.index_sum(member)
-    expected = search.expected_index[member]
-    verdict = _verdict(found, search.n_tried, index_sum, expected)
-    if beyond:
-        verdict += f"; {beyond} refused beyond a guard, where the state is reset before it rests"
-    return Equilibria(tuple(found), verdict, index_sum, expected)
+    parts = zip(roots, value, jacobian, np.linalg.eigvals(jacobian), strict=True)
+    return [_labelled(dynamics, *part) for part in parts], int((~at_home).sum())
 
 
 def _order(one: Equilibrium) -> tuple[bool, float, list[float]]:
     return not one.is_stable, round(float(one.output.detach().norm()), 9), one.state.tolist()
-
-
-def _verdict(found: list[Equilibrium], n_tried: int, index_sum: int, expected: int | None) -> str:
-    if not found:
-        return f"no equilibrium found from {n_tried} starts"
-    n_stable = sum(one.is_stable for one in found)
-    count = f"{len(found)} found from {n_tried} starts, {n_stable} stable"
-    n_flat = sum(one.kind == "nonhyperbolic" for one in found)
-    if n_flat > 3:
-        return f"{count}; {n_flat} have a singular Jacobian: they may lie on a continuum"
-    if n_flat:
-        return f"{count}; {n_flat} nonhyperbolic, so the index sum says nothing"
-    if expected is None:
-        return f"{count}; the flow leaves the searched box, so some may be missing unseen"
-    if index_sum == expected:
-        return f"{count}; index sum {index_sum} as it must be: none is known to be missing"
-    return f"{count}; index sum {index_sum} instead of {expected}: some are missing"
-
-
-def _cycle_instead(system: System, u: Any) -> str:
-    """Words for the attractor that is there where no equilibrium is."""
-    from .cycles import find_limit_cycle  # cycles need equilibria too
-
-    low, high = bounds_or_unit(system.states)
-    try:
-        cycle = find_limit_cycle(system, (low + high) / 2, u)
-    except SolverError:
-        return "nor a limit cycle from the middle of the box"
-    unit = "" if system.time_unit == "1" else f" {system.time_unit}"
-    return f"a limit cycle of period {float(cycle.period):.6g}{unit} is there"

@@ -18,6 +18,9 @@ from .newton import Rows, damped_newton, distinct, polish, pseudo_transient
 MANY_STATES = 20  # beyond it random starts come in waves, and deflation does not pay
 N_ROUNDS = 6
 N_DEFLATED = 32  # starts a round
+NEAREST = 1e-4  # of the box: how near to a known root others are looked for
+ROOMS = (0.01, 1.0)  # parts of the room around the box through which its flow may be kept in
+MOST_OUTSIDE = 8  # roots outside of the box that are kept
 SO_MANY = 50  # roots after which no more are looked for between them: they may be a continuum
 
 
@@ -31,7 +34,8 @@ class Search:
         fast: Indices of states declared fast, or None.
 
     Attributes:
-        roots: One array (root, state) a member.
+        roots: One array (root, state) a member, those in the box.
+        outside: Likewise, those met on the way outside of it, the `MOST_OUTSIDE` nearest.
         expected_index: For each member the sum of sign det(-J) over all roots, None if unknown.
         n_tried: Starts for each member.
     """
@@ -42,10 +46,12 @@ class Search:
         self.is_large = self.n_states > MANY_STATES
         self.members = np.arange(math.prod(field.batch_shape))
         self.roots = [np.empty((0, self.n_states)) for _ in self.members]
+        self.outside = [np.empty((0, self.n_states)) for _ in self.members]
         self.n_tried = 0
         self._everything = np.arange(self.n_states)
         self._signs: dict[tuple[int, bytes], int] = {}
         self._sobol = torch.quasirandom.SobolEngine(self.n_states, scramble=True, seed=0)
+        self._random = np.random.default_rng(0)
         self.expected_index = self._expected_index()
         self.structure = self._find_structure(fast)
 
@@ -142,7 +148,9 @@ class Search:
             starts = [self._between(member) for member in members.tolist()]
             if not self.is_large:
                 fresh = self._draw(min(self.n_starts, N_DEFLATED))
-                starts = [np.concatenate([points, fresh]) for points in starts]
+                around = [self._around(member) for member in members.tolist()]
+                parts = zip(starts, around, strict=True)
+                starts = [np.concatenate([points, near, fresh]) for points, near in parts]
             owner = np.repeat(members, [len(points) for points in starts])
             rows = self._rows(np.concatenate(starts), owner)
             x, arrived = damped_newton(rows)
@@ -151,7 +159,10 @@ class Search:
                 x, arrived = damped_newton(rows, known=self._known()[owner])
                 self._add(x[arrived], owner[arrived])
             counts = self._counts()
-            members = members[((counts > before) & (counts < SO_MANY))[members]]
+            goes_on = counts > before
+            if not self.is_large:
+                goes_on |= ~self._is_consistent() & (counts > 0)
+            members = members[(goes_on & (counts < SO_MANY))[members]]
             if not len(members):
                 return
 
@@ -162,6 +173,15 @@ class Search:
         weights = (0.5, 0.25, 0.75) if len(pairs) < 10 else (0.5,)
         points = [a + w * (b - a) for a, b in pairs for w in weights]
         return np.array(points).reshape(-1, self.n_states)
+
+    def _around(self, member: int) -> np.ndarray:
+        """Points around known roots, at distances of every size: others may crowd in a corner."""
+        known = self.roots[member]
+        n = min(self.n_starts, N_DEFLATED + 2 * len(known)) if len(known) else 0
+        draw = self._sobol.draw(n).double().numpy()
+        size = NEAREST ** self._random.random((n, 1))
+        root = known[self._random.integers(max(len(known), 1), size=n)]
+        return root + size * (2 * draw - 1) * self.box.scale
 
     def _known(self) -> np.ndarray:
         """Roots as (member, root, state), NaN where a member has fewer."""
@@ -175,9 +195,13 @@ class Search:
         x, is_root = polish(self._rows(x, owner))
         x = self.box.wrap(x)
         inside = is_root & self.box.holds(x)
-        for member in np.unique(owner[inside]):
-            both = np.concatenate([self.roots[member], x[inside & (owner == member)]])
-            self.roots[member] = both[distinct(both, self.box.scale)]
+        for kept, where in ((self.roots, inside), (self.outside, is_root & ~inside)):
+            for member in np.unique(owner[where]):
+                both = np.concatenate([kept[member], x[where & (owner == member)]])
+                kept[member] = both[distinct(both, self.box.scale)]
+        for member, found in enumerate(self.outside):
+            nearest = np.argsort(self.box.distance(found), kind="stable")
+            self.outside[member] = found[nearest[:MOST_OUTSIDE]]
         return is_root
 
     def _rows(self, x: np.ndarray, owner: np.ndarray) -> Rows:
@@ -197,8 +221,9 @@ class Search:
     def _expected_index(self) -> list[int | None]:
         """1 where the flow points into the region at every place tried on its faces.
 
-        The region is the box, wider by the room that is kept around it for states through whose
-        faces the flow leaves. With an angle the sum is 0, the Euler characteristic of a cylinder.
+        The region is the box, wider by part of the room that is kept around it for states through
+        whose faces the flow leaves. With an angle the sum is 0, the Euler characteristic of a
+        cylinder.
         """
         box = self.box
         self.low, self.high = box.low.copy(), box.high.copy()
@@ -206,9 +231,12 @@ class Search:
         if not (walls | np.isin(np.arange(self.n_states), box.angles)).all():
             return [None for _ in self.members]
         entering = self._enters(walls)
-        leaking = ~entering.all(axis=0)
-        self.low[leaking], self.high[leaking] = box.low_kept[leaking], box.high_kept[leaking]
-        if leaking.any():
+        for part in ROOMS:
+            leaking = ~entering.all(axis=0)
+            if not leaking.any():
+                break
+            for side, kept in ((self.low, box.low_kept), (self.high, box.high_kept)):
+                side[leaking] += part * (kept - side)[leaking]
             entering = self._enters(walls)
         return [int(not box.angles) if inward else None for inward in np.all(entering, axis=1)]
 

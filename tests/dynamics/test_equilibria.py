@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from scipy.optimize import fsolve
 
+from clinode import brain
 from clinode.dynamics.equilibria import find_equilibria, find_equilibria_each
 from clinode.errors import ArgumentError
 from clinode.system import Delay, Event, LinearSystem, Quantity, System, Values
@@ -212,6 +214,61 @@ def test_strong_inhibition_lets_each_of_n_units_win():
     np.testing.assert_allclose(only.state, 1 / 1.8, rtol=1e-12)
 
 
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_every_group_of_rivals_rests_in_a_box_far_larger_than_their_rates(n):
+    # k of n units at I / (1 + (k - 1) w), the others silent: rests for every group where w > 1
+    w, I = 1.7, 1.0
+    found = find_equilibria(brain.LateralInhibition(n, w=w), u=I)  # rates between 0 and 100 Hz
+    groups = np.array(list(itertools.product((0.0, 1.0), repeat=n)))[1:]
+    k = groups.sum(axis=1, keepdims=True)
+    expected = groups * I / (1 + (k - 1) * w)
+    states = np.array([one.state.tolist() for one in found])
+    order = [np.lexsort(x.round(9).T) for x in (states, expected)]
+    np.testing.assert_allclose(states[order[0]], expected[order[1]], atol=1e-12)
+    assert sum(one.is_stable for one in found) == n
+    assert "none is known to be missing" in found.verdict
+
+
+def test_an_equilibrium_outside_of_the_box_is_offered_and_not_taken_for_none(published):
+    held = find_equilibria(published.FitzHughNagumo(), u=500.0)
+    (one,) = held.outside
+    assert len(held) == 0
+    assert "1 outside of it, 1 stable" in held.verdict
+    v, w = one.state.tolist()
+    assert v - v**3 / 3 - w + 500 == pytest.approx(0, abs=1e-9)
+    assert v + 0.7 - 0.8 * w == pytest.approx(0, abs=1e-9)
+    assert json.loads(json.dumps(held.to_dict()))["outside"][0]["state"] == [v, w]
+    cycling = find_equilibria(published.FitzHughNagumo(), u=0.5, box={"v": (1.5, 2.0)})
+    assert cycling.verdict.endswith("a limit cycle of period 39.4744 is there")
+    assert find_equilibria(published.FitzHughNagumo(), u=0.5).outside == ()
+
+
+def test_a_linear_system_rests_where_linear_algebra_says_and_only_there():
+    rng = np.random.default_rng(8)
+    A, B, u = rng.normal(size=(4, 4)), rng.normal(size=(4, 2)), rng.normal(size=2)
+    system = LinearSystem(A, B, offset=(np.arange(4.0), np.ones(2)))
+    expected = np.arange(4.0) - np.linalg.solve(A, B @ (u - 1))
+    (one,) = found = find_equilibria(system, u=torch.tensor(u))
+    np.testing.assert_allclose(one.state, expected, rtol=1e-12, atol=1e-12)
+    assert "unique" in found.verdict
+    assert found.index_sum == found.expected_index_sum == np.sign(np.linalg.det(-A))
+    far = find_equilibria(system, u=torch.tensor(u), box=[(900.0, 901.0)] * 4)
+    assert len(far) == 0
+    assert "unique" in far.verdict
+    assert far.verdict.endswith("outside of the searched box: see `outside`")
+    np.testing.assert_allclose(far.outside[0].state, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_singular_linear_system_rests_along_a_continuum_or_nowhere():
+    diffusing = LinearSystem([[-1.0, 1.0], [1.0, -1.0]], [[1.0], [-1.0]])
+    (one,) = found = find_equilibria(diffusing, u=3.0)
+    assert one.state[0] - one.state[1] == pytest.approx(3.0, rel=1e-12)
+    assert one.kind == "nonhyperbolic"
+    assert found.verdict.startswith("1 of a continuum")
+    filling = LinearSystem([[-1.0, 1.0], [1.0, -1.0]], [[1.0], [0.0]])
+    assert find_equilibria(filling, u=3.0).verdict.startswith("none: the Jacobian is singular")
+
+
 def test_a_line_of_equilibria_is_called_a_continuum():
     assert "continuum" in find_equilibria(LateralInhibition(2, w=1.0), u=1.0).verdict
 
@@ -267,7 +324,7 @@ def test_only_what_lies_in_a_given_box_is_returned(published):
 
 
 def test_a_system_that_leaves_its_box_promises_nothing_about_completeness():
-    found = find_equilibria(LinearSystem([[1.0]], [[1.0]], states=["x"]), u=1.0)
+    found = find_equilibria(AdaptiveNeuron(C=1.0, g=-1.0, E=0.0, a=0.1, tau=1.0), u=1.0)
     assert found.expected_index_sum is None
     assert found[0].kind == "unstable node"
 
