@@ -326,7 +326,7 @@ def test_only_what_lies_in_a_given_box_is_returned(published):
 def test_a_system_that_leaves_its_box_promises_nothing_about_completeness():
     found = find_equilibria(AdaptiveNeuron(C=1.0, g=-1.0, E=0.0, a=0.1, tau=1.0), u=1.0)
     assert found.expected_index_sum is None
-    assert found[0].kind == "unstable node"
+    assert found[0].kind == "saddle"
 
 
 def test_equilibria_come_as_a_table_and_as_json(published):
