@@ -83,20 +83,39 @@ def observability_gramian(
     return _gramian(*_matrices(A_.mT, C_.mT, "C'"), checked_horizon(horizon), step)
 
 
-def check_stable(A: Float[Tensor, "... state state"], *, is_map: bool = False) -> None:
+def check_stable(
+    A: Float[Tensor, "... state state"],
+    *,
+    is_map: bool = False,
+    what: str = "an infinite horizon",
+    fix: str = "ask for a finite horizon",
+) -> None:
     """Refuse what has no infinite-horizon Gramian, naming the eigenvalue.
 
     One that rounding cannot tell from the boundary counts as not stable.
+
+    Args:
+        A: (..., state, state).
+        is_map: Whether it is a map, whose eigenvalues must lie inside the unit circle.
+        what: What needs it stable.
+        fix: What to do.
 
     Raises:
         ArgumentError: An eigenvalue of A with a real part (of a map, a modulus) that is too large.
     """
     A = A.detach()
     solve = torch.linalg.eigvalsh if torch.equal(A, A.mT) else torch.linalg.eigvals
-    check_eigenvalues(solve(A), torch.linalg.matrix_norm(A), is_map=is_map)
+    check_eigenvalues(solve(A), torch.linalg.matrix_norm(A), is_map=is_map, what=what, fix=fix)
 
 
-def check_eigenvalues(eigenvalues: Tensor, size: Tensor, *, is_map: bool = False) -> None:
+def check_eigenvalues(
+    eigenvalues: Tensor,
+    size: Tensor,
+    *,
+    is_map: bool = False,
+    what: str = "an infinite horizon",
+    fix: str = "ask for a finite horizon",
+) -> None:
     """The same from eigenvalues (..., state) and a norm (...) of A.
 
     Raises:
@@ -114,10 +133,10 @@ def check_eigenvalues(eigenvalues: Tensor, size: Tensor, *, is_map: bool = False
     name = f"{value.real:.6g}" if value.imag == 0 else f"{value.real:.6g}{value.imag:+.6g}i"
     limit = "a modulus below 1" if is_map else "a negative real part"
     raise ArgumentError(
-        f"an infinite horizon needs a stable A, and A has the eigenvalue {name}, which has not "
-        f"{limit} beyond rounding",
+        f"{what} needs a stable A, and A has the eigenvalue {name}, which has not {limit} beyond "
+        "rounding",
         where=f"member {worst[:-1]}" if len(worst) > 1 else "",
-        fix="ask for a finite horizon",
+        fix=fix,
     )
 
 
