@@ -144,7 +144,9 @@ def spectrum_of(entries: bytes, n: int) -> Spectrum | None:
     return Spectrum(polynomial, numbers, scale, middle, lost, start)
 
 
-def scaled_integers(A: Array, most_bits: float = MOST_SCALE_BITS) -> tuple[list[int], int] | None:
+def scaled_integers(
+    A: Array, most_bits: float | int = MOST_SCALE_BITS
+) -> tuple[list[int], int] | None:
     """The entries of A as integers over 2^scale; None where they differ too much in size."""
     mantissas, exponents = np.frexp(A.ravel())
     whole = (mantissas * 2.0**53).astype(np.int64)

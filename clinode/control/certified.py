@@ -88,6 +88,7 @@ def certified_energies(transfers: Transfers, rtol: float, deadline: float) -> Ce
                 break
             if span.bound:
                 open_pairs = _sort_out(transfers, span, open_pairs, found)
+            full = span.rank
         more = _next_bits(bits, result, full, rtol)
         took = time.monotonic() - began
         if time.monotonic() + took * (more / bits) ** math.log2(SLOWER) > deadline:

@@ -79,10 +79,10 @@ def control_energy(
     target: Values,
     horizon: float | int = 1.0,
     *,
-    limits: StimulusLimits | float | None = None,
+    limits: StimulusLimits | float | int | None = None,
     outputs: bool = False,
     rtol: float = 1e-6,
-    wall_time_seconds: float = 60.0,
+    wall_time_seconds: float | int = 60.0,
 ) -> Energy:
     """Least energy to steer from x0 to the target in the horizon, of any number of pairs.
 
@@ -201,7 +201,7 @@ class _Table:
 
 
 def _largest(
-    limits: StimulusLimits | float | None, linear: LinearSystem, transfers: Transfers
+    limits: StimulusLimits | float | int | None, linear: LinearSystem, transfers: Transfers
 ) -> tuple[float, bool]:
     """The largest energy allowed, and whether keeping it is all that the limits ask for."""
     if limits is None:

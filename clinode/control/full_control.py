@@ -32,13 +32,13 @@ def full_control_energies(transfers: Transfers) -> Bracket | None:
         return None
     aim = transfers.moved_ends @ vectors
     drift_error = np.zeros(len(aim))
-    starts = transfers.moved_starts
+    starts, growth = transfers.moved_starts, 1.0
     if starts.any():
         aim -= (starts @ vectors) * np.exp(values * T)
         growth = math.exp(max(top, 0.0) * T)
         drift_error = (off * T + 3 * skewed) * growth * np.linalg.norm(starts, axis=1)
     sizes = np.linalg.norm(np.abs(transfers.ends) + np.abs(transfers.rest), axis=1)
-    sizes += np.linalg.norm(starts, axis=1) * math.exp(max(top, 0.0) * T)
+    sizes += np.linalg.norm(starts, axis=1) * growth
     n = len(A)
     aim_error = drift_error + (2 * n + 700) * UNIT * math.sqrt(n) * sizes + 3 * skewed * sizes
     weight = _energy_of_mode(values, T) / scale

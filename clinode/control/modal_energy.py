@@ -55,7 +55,7 @@ def _is_stable(transfers: Transfers, values: Row) -> bool:
     excess = [abs(v) - 1 if transfers.is_map else v.real for v in values]
     if any(e > 0 for e in excess):
         raise ArgumentError(
-            "an infinite horizon needs a stable A, and A has an eigenvalue just beyond the boundary",
+            "an infinite horizon needs a stable A, and A has an eigenvalue that just is not",
             fix="ask for a finite horizon",
         )
     return all(e < 0 for e in excess)

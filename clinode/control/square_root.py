@@ -220,7 +220,7 @@ def _compressed(factor: Factor) -> Factor:
     return Factor(Bounded(R.T, error), (factor.rest + lost**2) * SLACK, factor.flow)
 
 
-def _repeated(piece: Factor, times: float | None) -> Factor | None:
+def _repeated(piece: Factor, times: float | int | None) -> Factor | None:
     """The factor over that many pieces, by doubling."""
     whole = piece
     for bit in bin(int(times or 1))[3:]:
@@ -298,7 +298,7 @@ def _from_below(factor: Factor, aim: Array, aim_error: Array) -> tuple[Array, Ar
         return best, reach_error
     length = reach_error.copy()
     U, s, _ = scipy.linalg.svd(_square(F), check_finite=False)
-    floor = max(4 * factor.F.error, 1e-15 * s[0], TINY)
+    floor = max(4 * factor.F.error, 1e-15 * s[0], 1e-150)  # its square is no underflow
     slack = factor.F.error + _gamma(len(F) + 4) * float(np.linalg.norm(F))
     for cut in (floor, 1e2 * floor, 1e4 * floor):
         p = ((aim @ U) / (s**2 + cut**2)) @ U.T

@@ -15,6 +15,8 @@ def floating(values: Values) -> Tensor:
     """As a tensor that keeps a floating dtype of its own; everything else in float64."""
     if is_floating(values):
         return values
+    if isinstance(values, np.ndarray):
+        values = np.asarray(values, order="C")  # torch takes no reversed axes
     return torch.as_tensor(values, dtype=torch.float64)
 
 
