@@ -1,0 +1,365 @@
+"""Dual control: an input that steers what is known as well as the state (Feldbaum 1960).
+
+Where an input changes how well the state will be known, the best input balances three things: it
+steers (certainty equivalence: as if the mean were the truth), it is careful (caution: the
+uncertainty of today is counted), and it probes (the readings to come are counted as well).
+
+Small problems (one input, one reading, few steps) are solved by dynamic programming over beliefs,
+the expectation over each reading by quadrature and the minimum over each input by a search. Beyond
+them the belief is a state like another (`belief`), noisy and controlled, and the path and feedback
+that are locally best for it are found by differential dynamic programming (van den Berg, Patil &
+Alterovitz 2012, Int. J. Robotics Res. 31:1263-1278). Its expansion to second order holds where the
+readings are what the path changes; where a gain's sign is open it does not, and says so.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jacfwd, jacrev
+
+from clinode.errors import ArgumentError, SolverError
+
+from .belief import BeliefPolicy, Filter, filter_of, first_belief, separation
+from .iterative import Plan, plan_along
+from .problem import ControlProblem
+from .quadrature import BeliefTree
+from .separation import Separation
+from .stages import Stages, in_steps
+from .trials import Trials, run_trials
+
+METHODS = ("quadrature", "belief")
+MOST_STEPS = 3  # decisions that quadrature over beliefs is used for
+STRAIGHT = 1e-9  # relative derivative that counts as none
+N_GUESSES = 5  # random ones, beside those that cautious and certainty equivalent control give
+N_LOOKS = 32  # random states at which it is looked for
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """One way to act.
+
+    Attributes:
+        action: The first input, (input,), where the first reading is the expected one.
+        cost: By quadrature: of this first input and the best behavior after it. In belief space:
+            what the plan expects; None for certainty equivalence, which expects nothing of use.
+        policy: All of it, as a system that reads the sensors.
+    """
+
+    action: Tensor
+    cost: float | None
+    policy: BeliefPolicy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {"action": self.action.tolist(), "cost": self.cost}
+
+
+@dataclass(frozen=True, eq=False)
+class DualSolution:
+    """Control that probes, beside control that does not; from `dual_control`.
+
+    Attributes:
+        problem: What was solved, in steps.
+        method: "quadrature" or "belief".
+        exact: Whether beliefs move exactly as computed; else the filter approximates.
+        why: Of `exact`, in words.
+        cost: Expected under dual control. By quadrature, of an exact problem, it is the least there
+            is; in belief space it is a local optimum of an approximation: run `compare`.
+        choices: "dual", "cautious" (today's uncertainty is counted, not what will be learned) and
+            "certainty equivalent" (the mean is taken for the truth).
+        verdict: "least" (quadrature, exact beliefs), "least within the filter's approximation"
+            (quadrature), "local optimum" (belief space), or "undecided: why" where the plan in
+            belief space expects to do worse than caution, so that its expansion cannot be trusted.
+        accuracy: By quadrature, by how much the cost changes with half the nodes; None in belief
+            space, where only trials tell.
+        separates: Whether all three are the same by theory, and why not.
+        gain: None: the input is no linear function of a state.
+        filter_gain: None: the filter's gain depends on the belief.
+    """
+
+    problem: ControlProblem
+    method: str
+    exact: bool
+    why: str
+    cost: float
+    choices: dict[str, Choice]
+    separates: Separation
+    verdict: str
+    accuracy: float | None
+    gain: None = None
+    filter_gain: None = None
+
+    @property
+    def policy(self) -> BeliefPolicy:
+        """Dual control as a system."""
+        return self.choices["dual"].policy
+
+    @property
+    def cost_split(self) -> dict[str, float | None]:
+        """The cost of each way to act."""
+        return {name: choice.cost for name, choice in self.choices.items()}
+
+    def compare(self, n_trials: int, seed: int) -> dict[str, Trials]:
+        """All three on the system itself, nonlinear as it is, under the same noise."""
+        return {
+            name: run_trials(
+                self.problem, choice.policy, n_trials, torch.Generator().manual_seed(seed)
+            )
+            for name, choice in self.choices.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {
+            "method": self.method,
+            "exact": self.exact,
+            "why": self.why,
+            "cost": self.cost,
+            "verdict": self.verdict,
+            "accuracy": self.accuracy,
+            "choices": {name: choice.to_dict() for name, choice in self.choices.items()},
+            "separates": self.separates.to_dict(),
+        }
+
+
+def dual_control(
+    problem: ControlProblem,
+    *,
+    step: float | None = None,
+    method: str | None = None,
+    n_nodes: int | None = None,
+    inputs: Tensor | None = None,
+    replans: bool = False,
+    max_iterations: int = 300,
+) -> DualSolution:
+    """Control under uncertainty that its own actions can reduce.
+
+    What is unknown is part of the state: a constant parameter is a state that stays. What is known
+    at the start is `initial_state` and `initial_covariance`.
+
+    Args:
+        problem: With a horizon, and sensors.
+        step: Of a flow: length of the steps in which it is controlled.
+        method: "quadrature", "belief", or None: quadrature for one input, one reading and at most
+            three steps.
+        n_nodes: Of the quadrature over each reading; 320 for two steps, 48 for three.
+        inputs: First guess for the plans, (step, input).
+        replans: Whether policies plan anew after every reading (slow), or follow the feedback of
+            their first plan; quadrature is anew at every step in any case.
+        max_iterations: Of a plan.
+
+    Raises:
+        ArgumentError: No horizon, an unknown method, quadrature asked for what is not small.
+        SolverError: A plan did not settle.
+    """
+    problem = in_steps(problem, step)
+    if problem.start.ndim > 1:
+        raise ArgumentError("initial_state has batch axes, a belief has one mean")
+    is_small = problem.n_steps <= MOST_STEPS and problem.system.n_inputs == problem.n_sensors == 1
+    method = method or ("quadrature" if is_small else "belief")
+    if method not in METHODS:
+        raise ArgumentError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if method == "quadrature" and not is_small:
+        raise ArgumentError(
+            f"quadrature over beliefs is for one input, one reading and at most {MOST_STEPS} steps",
+            fix="method='belief'",
+        )
+    filter = filter_of(problem)
+    before = first_belief(problem, filter)
+    start = filter.joined(filter.split(before)[0], filter.gain(0, before)[0])
+    ways = {
+        "cautious": Planner(filter.as_stages(learns=False), None, True, max_iterations, replans),
+        "certainty equivalent": Planner(
+            replace(filter.stages, noise=None), filter.n_states, False, max_iterations, replans
+        ),
+    }
+    guess = filter.stages.rest.expand(problem.n_steps, -1) if inputs is None else inputs.double()
+    plans = {name: planner.first(start, guess[None]) for name, planner in ways.items()}
+    accuracy = None
+    if method == "belief":
+        guesses = _guesses(guess, *(plan.inputs[:, 0] for plan in plans.values()))
+        planner = Planner(filter.as_stages(), None, True, max_iterations, replans)
+        plans = {"dual": planner.first(start, guesses), **plans}
+        ways = {"dual": planner, **ways}
+    choices = {
+        name: Choice(
+            plans[name].inputs[0, 0],
+            None if name == "certainty equivalent" else float(plans[name].cost[0]),
+            BeliefPolicy(problem, planner),
+        )
+        for name, planner in ways.items()
+    }
+    if method == "belief":
+        cost = float(plans["dual"].cost[0])
+    else:
+        n_nodes = n_nodes or (320 if problem.n_steps <= 2 else 48)
+        choices, cost = _by_quadrature(problem, filter, before, start, choices, n_nodes)
+        accuracy = abs(cost - BeliefTree(filter, n_nodes // 2).over_first_reading(before))
+    exact, why = exactness(problem, filter)
+    separates = separation(problem, problem.n_steps)
+    verdict = _verdict(method, exact, cost, choices["cautious"].cost)
+    return DualSolution(problem, method, exact, why, cost, choices, separates, verdict, accuracy)
+
+
+def _verdict(method: str, exact: bool, cost: float, cautious: float | None) -> str:
+    if method == "quadrature":
+        return "least" if exact else "least within the filter's approximation"
+    if cautious is not None and cost > cautious * (1 + 1e-9):
+        return (
+            f"undecided: the plan in belief space expects {cost:.4g}, more than the {cautious:.4g} "
+            "of control that never learns, so that its expansion does not hold here"
+        )
+    return "local optimum"
+
+
+def _guesses(guess: Tensor, cautious: Tensor, certain: Tensor, seed: int = 0) -> Tensor:
+    """First guesses for a plan that may have many optima, (guess, step, input)."""
+    generator = torch.Generator().manual_seed(seed)
+    size = torch.maximum(cautious.abs().amax(), (certain - guess).abs().amax()).clamp(min=1e-3)
+    random = torch.randn(N_GUESSES, *guess.shape, generator=generator, dtype=torch.float64)
+    return torch.cat([torch.stack([guess, cautious, certain]), cautious + size * random])
+
+
+class Planner:
+    """A plan over beliefs, and how to act by it.
+
+    Args:
+        stages: What is planned for.
+        n_seen: Entries of the belief that are planned for: the mean alone, or None for all.
+        bent: As in `plan_along`.
+        max_iterations: Of a plan.
+        replans: Whether it plans anew from every belief, or follows the gains of its first plan.
+    """
+
+    def __init__(
+        self, stages: Stages, n_seen: int | None, bent: bool, max_iterations: int, replans: bool
+    ):
+        self.stages, self.n_seen, self.bent = stages, n_seen, bent
+        self.max_iterations, self.replans = max_iterations, replans
+        self.plan: Plan | None = None
+        self.latest: tuple[int, Tensor, Tensor] | None = None
+
+    def first(self, belief: Tensor, guesses: Tensor) -> Plan:
+        """The best plan from the start, (belief entries), of those from some guesses.
+
+        Args:
+            belief: What is known.
+            guesses: (guess, step, input).
+
+        Raises:
+            SolverError: No plan settled.
+        """
+        plan = self._planned(0, belief.expand(len(guesses), -1), guesses.transpose(0, 1))
+        cost = torch.where(plan.converged, plan.cost, torch.inf)
+        if not bool(plan.converged.any()):
+            raise SolverError(
+                f"no plan settled within {self.max_iterations} corrections",
+                fix="a first guess of inputs, a little input_cost, or more max_iterations",
+            )
+        self.plan = plan.only(int(cost.argmin()))
+        return self.plan
+
+    def __call__(self, k: int, belief: Tensor) -> Tensor:
+        """The input at step k, (..., input); the last step's after the horizon."""
+        k = min(k, self.stages.n_steps - 1)
+        if self.plan is None:
+            raise ArgumentError("there is no plan to act by", fix="first() makes one")
+        if not self.replans:
+            away = belief[..., : self.n_seen] - self.plan.states[k, 0]
+            return self.stages.clipped(self.plan.inputs[k, 0] + away @ self.plan.gains[k, 0].T)
+        if self.latest is not None and self.latest[0] == k and torch.equal(self.latest[1], belief):
+            return self.latest[2]
+        flat = belief.detach().reshape(-1, belief.shape[-1])
+        guess = self.plan.inputs[k:].expand(-1, len(flat), -1)
+        u = self._planned(k, flat, guess).inputs[0].reshape(*belief.shape[:-1], -1)
+        self.latest = (k, belief.detach().clone(), u)
+        return u
+
+    def _planned(self, k: int, belief: Tensor, guess: Tensor) -> Plan:
+        return plan_along(
+            self.stages.later(k),
+            belief[..., : self.n_seen],
+            guess,
+            max_iterations=self.max_iterations,
+            bent=self.bent,
+        )
+
+
+def _by_quadrature(
+    problem: ControlProblem,
+    filter: Filter,
+    before: Tensor,
+    start: Tensor,
+    choices: dict[str, Choice],
+    n_nodes: int,
+) -> tuple[dict[str, Choice], float]:
+    """The dual choice, and what the first inputs of the others cost if the best follows them."""
+    tree, one = BeliefTree(filter, n_nodes), start.unsqueeze(0)
+    action, least = tree.best(0, one)
+    made = {"dual": Choice(action[0], float(least), BeliefPolicy(problem, tree.act))}
+    for name, choice in choices.items():
+        cost = float(tree.cost(0, one, choice.action.unsqueeze(0)))
+        made[name] = replace(choice, cost=cost)
+    return made, tree.over_first_reading(before)
+
+
+def exactness(problem: ControlProblem, filter: Filter, seed: int = 0) -> tuple[bool, str]:
+    """Whether beliefs are truly Gaussian and move as computed, and why.
+
+    They do where, given the inputs and the states that are read without noise, the other states
+    move linearly, under noise that does not depend on them. Looked for at random states.
+    """
+    if problem.is_linear and not len(problem.control_factors) and not len(problem.sensing_factors):
+        return True, "the system is linear with additive Gaussian noise"
+    stages, names = filter.stages, problem.system.state_names
+    noisy = {n for n, v in zip(problem.sensor_names, _variances(problem), strict=True) if v}
+    exact = [n in problem.sensor_names and n not in noisy for n in names]
+    hidden = [i for i, seen in enumerate(exact) if not seen]
+    if not bool((problem.spread[exact][:, exact] == 0).all()):
+        hidden = list(range(len(names)))
+    generator = torch.Generator().manual_seed(seed)
+    scale = problem.start.abs() + problem.spread.diagonal().sqrt() + 1.0
+    for _ in range(N_LOOKS):
+        x = problem.start + scale * torch.randn(len(names), generator=generator).double()
+        u = stages.rest + torch.randn(len(stages.rest), generator=generator).double()
+        if not _is_straight(stages, x, u, hidden):
+            return False, (
+                "what is not seen exactly moves or is read nonlinearly, or changes the noise: "
+                "means and covariances are those of a linearized filter"
+            )
+    return True, (
+        f"given the inputs and what is read without noise, the rest is linear and Gaussian (at "
+        f"{N_LOOKS} random states)"
+    )
+
+
+def _variances(problem: ControlProblem) -> list[float]:
+    """Of each sensor's noise; infinite where it is a function of the state."""
+    if problem.V is None or len(problem.sensing_factors):
+        return [float("inf")] * problem.n_sensors
+    return problem.V.diagonal().tolist()
+
+
+def _is_straight(stages: Stages, x: Tensor, u: Tensor, hidden: list[int]) -> bool:
+    """Whether motion and readings are linear in the hidden states, and the noise free of them."""
+
+    def moved(part: Tensor) -> Tensor:
+        whole = x.clone()
+        whole = whole.index_put((torch.tensor(hidden),), part)
+        return torch.cat([stages.move(0, whole, u), stages.read(0, whole)])
+
+    def noise(part: Tensor) -> Tensor:
+        whole = x.index_put((torch.tensor(hidden),), part)
+        sensed = stages.sensing(0, whole).flatten()
+        if stages.noise is None:
+            return sensed
+        return torch.cat([sensed, stages.noise(0, whole, u).flatten()])
+
+    if not hidden:
+        return True
+    part = x[hidden]
+    size = 1.0 + float(jacrev(moved)(part).abs().max()) + float(noise(part).abs().max())
+    bend = float(jacfwd(jacrev(moved))(part).abs().max())
+    return max(bend, float(jacrev(noise)(part).abs().max())) <= STRAIGHT * size

@@ -1,0 +1,428 @@
+"""Feedback along a path: iLQG, for nonlinear systems with noise that grows with the command.
+
+Around the path of the current inputs the system is linear, the cost quadratic and the noise linear
+in state and input; the best corrections follow backward (Todorov & Li 2005, Proc. American Control
+Conf. 300-306; with limits on the input Tassa, Mansard & Todorov 2014, ICRA 1168-1175). The path
+found is a local optimum, near which the gains are those of a linear-quadratic regulator.
+
+Many problems that differ in their initial state are solved at once.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import hessian, jacfwd, jacrev, vmap
+
+from clinode.errors import ArgumentError, SolverError
+from clinode.system import Values
+
+from .box import box_minimum
+from .controllers import ScheduledGain
+from .problem import ControlProblem
+from .separation import Separation
+from .stages import Stages, in_steps, stages
+
+FRACTIONS = tuple(0.5**i for i in range(12))  # of a correction, tried at once
+LEAST_DAMPING, UNDAMPED, MOST_DAMPING = 1e-6, 1e-2, 1e8  # relative to the cost of the input
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Paths and gains, one a problem of the batch.
+
+    Attributes:
+        states: (step + 1, problem, state).
+        inputs: (step, problem, input).
+        gains: L, (step, problem, input, state): u = input + L (x - state).
+        curvature: S, (step + 1, problem, state, state): half of it is the cost of a deviation.
+        cost: Expected, to second order about the path, (problem).
+        noise_cost: What of it is owed to noise, (problem).
+        converged: Whether no correction promised more than the tolerance, (problem).
+        n_iterations: Corrections made, (problem).
+    """
+
+    states: Tensor
+    inputs: Tensor
+    gains: Tensor
+    curvature: Tensor
+    cost: Tensor
+    noise_cost: Tensor
+    converged: Tensor
+    n_iterations: Tensor
+
+    def only(self, i: int) -> "Plan":
+        """One problem of the batch."""
+        over_time = (self.states, self.inputs, self.gains, self.curvature)
+        others = (self.cost, self.noise_cost, self.converged, self.n_iterations)
+        return Plan(*(v[:, i : i + 1] for v in over_time), *(v[i : i + 1] for v in others))
+
+
+@dataclass(frozen=True, eq=False)
+class IterativeSolution:
+    """Feedback along a path, from `ilqg`.
+
+    Attributes:
+        problem: What was solved, in steps.
+        states: The path, (step + 1, *batch, state).
+        inputs: (step, *batch, input).
+        gain: K, (step, *batch, input, state): u = input - K (x - state), within the limits.
+        filter_gain: None: the state is seen.
+        cost: Expected, to second order about the path, (*batch); exact where the problem is linear
+            and quadratic.
+        cost_split: "path", the cost without noise, and "noise", (*batch).
+        separates: Why there was nothing to separate.
+        policy: The feedback as a system.
+        converged: (*batch). A local optimum, where true.
+        n_iterations: Corrections made, (*batch).
+    """
+
+    problem: ControlProblem
+    states: Tensor
+    inputs: Tensor
+    gain: Tensor
+    filter_gain: None
+    cost: Tensor
+    cost_split: dict[str, Tensor]
+    separates: Separation
+    policy: ScheduledGain
+    converged: Tensor
+    n_iterations: Tensor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        return {
+            "states": self.states.tolist(),
+            "inputs": self.inputs.tolist(),
+            "gain": self.gain.tolist(),
+            "cost": self.cost.tolist(),
+            "cost_split": {name: part.tolist() for name, part in self.cost_split.items()},
+            "separates": self.separates.to_dict(),
+            "converged": self.converged.tolist(),
+            "n_iterations": self.n_iterations.tolist(),
+        }
+
+
+def ilqg(
+    problem: ControlProblem,
+    *,
+    step: float | None = None,
+    inputs: Values | None = None,
+    max_iterations: int = 200,
+    tolerance: float = 1e-9,
+    keep_unfinished: bool = False,
+) -> IterativeSolution:
+    """A path to the horizon that is locally optimal under noise, and the feedback along it.
+
+    The state is taken as seen. Where it is estimated from nonlinear readings see `dual_control`.
+
+    Args:
+        problem: With a horizon; its `initial_state` may have batch axes, one problem each.
+        step: Of a flow: length of the steps in which it is controlled.
+        inputs: First guess, (step, input) or (step, *batch, input); the input that costs nothing by
+            default.
+        max_iterations: Corrections after which a problem is given up.
+        tolerance: Promised improvement, relative to the cost, below which it counts as solved.
+        keep_unfinished: Return what did not converge instead of raising.
+
+    Raises:
+        ArgumentError: No horizon, a flow without a step, inputs of another shape.
+        SolverError: A problem did not converge, or its path is not finite.
+    """
+    problem = in_steps(problem, step)
+    parts = stages(problem)
+    x0 = problem.start
+    batch, n, m = x0.shape[:-1], x0.shape[-1], problem.system.n_inputs
+    guess = _guess(inputs, parts, batch, m)
+    plan = plan_along(
+        parts, x0.reshape(-1, n), guess, max_iterations=max_iterations, tolerance=tolerance
+    )
+    if not keep_unfinished and not bool(plan.converged.all()):
+        worst = int((~plan.converged).nonzero()[0])
+        raise SolverError(
+            f"{int((~plan.converged).sum())} of {len(plan.cost)} paths did not settle within "
+            f"{max_iterations} corrections",
+            where=f"path {worst}",
+            fix="a first guess of inputs nearer to the goal, a gentler final_cost, more "
+            "max_iterations, or keep_unfinished=True",
+        )
+
+    def shaped(values: Tensor, lead: int) -> Tensor:
+        return values.reshape((*values.shape[:lead], *batch, *values.shape[lead + 1 :]))
+
+    states, commands, gains = (shaped(v, 1) for v in (plan.states, plan.inputs, -plan.gains))
+    cost, noise = shaped(plan.cost, 0), shaped(plan.noise_cost, 0)
+    system = problem.system
+    policy = ScheduledGain(
+        system.states, system.inputs, gains, states, commands,
+        limits=problem.bounds, step=system.step, time_unit=system.time_unit,
+    )  # fmt: skip
+    return IterativeSolution(
+        problem=problem,
+        states=states,
+        inputs=commands,
+        gain=gains,
+        filter_gain=None,
+        cost=cost,
+        cost_split={"path": cost - noise, "noise": noise},
+        separates=Separation(True, "the state is taken as seen: nothing is estimated", 0.0),
+        policy=policy,
+        converged=shaped(plan.converged, 0),
+        n_iterations=shaped(plan.n_iterations, 0),
+    )
+
+
+def plan_along(
+    parts: Stages,
+    x0: Tensor,
+    inputs: Tensor,
+    *,
+    max_iterations: int = 200,
+    tolerance: float = 1e-9,
+    bent: bool = False,
+) -> Plan:
+    """Improve inputs until no correction promises more; a batch of problems at once.
+
+    Args:
+        parts: The problem in steps.
+        x0: (problem, state).
+        inputs: First guess, (step, problem, input).
+        max_iterations: Corrections.
+        tolerance: Promised improvement, relative to the cost.
+        bent: Whether the second derivatives of motion and noise are counted with (differential
+            dynamic programming). Beliefs need it: their cost is linear in a covariance that bends.
+
+    Raises:
+        SolverError: The path of the first guess is not finite.
+    """
+    with torch.no_grad():
+        return _Improvement(parts, x0, inputs, tolerance, bent).run(max_iterations)
+
+
+class _Improvement:
+    def __init__(self, parts: Stages, x0: Tensor, inputs: Tensor, tolerance: float, bent: bool):
+        self.parts, self.tolerance, self.bent = parts, tolerance, bent
+        self.n, self.m, self.count = x0.shape[-1], inputs.shape[-1], len(x0)
+        self.u = parts.clipped(inputs)
+        self.x = self._rolled(x0)
+        if not bool(self.x.isfinite().all()):
+            raise SolverError(
+                "the path of the first guess of inputs is not finite",
+                fix="another guess, a shorter step, or a shorter horizon",
+            )
+        self.steps = torch.arange(len(inputs)).repeat_interleave(self.count)
+        self.damping = torch.zeros(self.count, dtype=torch.float64)
+
+    def run(self, max_iterations: int) -> Plan:
+        done = torch.zeros(self.count, dtype=torch.bool)
+        made = torch.zeros(self.count, dtype=torch.long)
+        for iteration in range(max_iterations + 1):
+            local = self._local()
+            back = self._backward(local, self.damping)
+            settled = back.promise <= self.tolerance * (back.cost.abs() + 1e-300)
+            done = settled & (self.damping < UNDAMPED)
+            if bool(done.all()) or iteration == max_iterations:
+                break
+            active = ~done & (self.damping < MOST_DAMPING)
+            if not bool(active.any()):
+                break
+            improved = self._improve(back, active)
+            made += improved
+            harder = (self.damping * 10).clamp(min=LEAST_DAMPING)
+            softer = torch.where(self.damping > LEAST_DAMPING, self.damping / 10, 0.0)
+            self.damping = torch.where(active, torch.where(improved, softer, harder), self.damping)
+        if bool((self.damping > 0).any()):  # gains without the damping that the search needed
+            back = self._backward(self._local(), torch.zeros_like(self.damping))
+        return Plan(self.x, self.u, back.gains, back.S, back.cost, back.noise, done, made)
+
+    def _rolled(self, x0: Tensor) -> Tensor:
+        x = [x0]
+        for k, u in enumerate(self.u):
+            x.append(self.parts.move(k, x[-1], u))
+        return torch.stack(x)
+
+    def _local(self) -> "_Local":
+        """Derivatives along the path."""
+        n, parts, T = self.n, self.parts, len(self.u)
+        z = torch.cat([self.x[:-1], self.u], dim=-1).reshape(-1, n + self.m)
+
+        def at(function: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda k, z: function(k, z[..., :n], z[..., n:])
+
+        def along(values: Tensor) -> Tensor:
+            return values.reshape(T, self.count, *values.shape[1:])
+
+        per_step = functools.partial(vmap, in_dims=(0, 0))
+        noise = parts.noise
+        bends = {}
+        if self.bent:
+            twice = lambda f: along(per_step(jacfwd(jacrev(at(f), 1), 1))(self.steps, z))  # noqa: E731
+            bends = {"move_bend": twice(parts.move)}
+            bends |= {} if noise is None else {"noise_bend": twice(noise)}
+        end = self.x[-1]
+        return _Local(
+            moves=along(per_step(jacrev(at(parts.move), argnums=1))(self.steps, z)),
+            noise=None if noise is None else along(per_step(at(noise))(self.steps, z)),
+            noise_slope=None
+            if noise is None
+            else along(per_step(jacrev(at(noise), argnums=1))(self.steps, z)),
+            cost=along(per_step(at(parts.cost))(self.steps, z)),
+            slope=along(per_step(jacrev(at(parts.cost), argnums=1))(self.steps, z)),
+            bend=along(_nonnegative(per_step(hessian(at(parts.cost), argnums=1))(self.steps, z))),
+            end_cost=parts.final(end),
+            end_slope=vmap(jacrev(parts.final))(end),
+            end_bend=_nonnegative(vmap(hessian(parts.final))(end)),
+            **bends,
+        )
+
+    def _backward(self, local: "_Local", damping: Tensor) -> "_Backward":
+        n, T = self.n, len(self.u)
+        s, S = local.end_slope, local.end_bend
+        noise_cost = torch.zeros_like(local.end_cost)
+        corrections, gains, curvature = [], [], [S]
+        promise = torch.zeros_like(local.end_cost)
+        for k in reversed(range(T)):
+            M = local.moves[k]
+            q = local.slope[k] + (M.mT @ s.unsqueeze(-1)).squeeze(-1)
+            Q = local.bend[k] + M.mT @ S @ M
+            if local.move_bend is not None:
+                Q = Q + torch.einsum("ba,bazw->bzw", s, local.move_bend[k])
+            if local.noise is not None and local.noise_slope is not None:
+                c, slope = local.noise[k], local.noise_slope[k]  # (.., n, source), (.., z)
+                Sc = S @ c
+                q = q + torch.einsum("bas,basz->bz", Sc, slope)
+                Q = Q + torch.einsum("basz,bac,bcsw->bzw", slope, S, slope)
+                if local.noise_bend is not None:
+                    Q = Q + torch.einsum("bas,baszw->bzw", Sc, local.noise_bend[k])
+                noise_cost = noise_cost + (c * Sc).sum((-1, -2)) / 2
+            Q = (Q + Q.mT) / 2
+            qu, Quu, Qux = q[..., n:], Q[..., n:, n:], Q[..., n:, :n]
+            scale = Quu.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
+            damped = Quu + torch.diag_embed((damping * scale).unsqueeze(-1).expand(-1, self.m))
+            l, L = self._best(damped, qu, Qux, self.u[k])
+            promise = promise - ((l * qu).sum(-1) + 0.5 * _form(l, Quu))
+            back = Qux.mT
+            s = q[..., :n] + _times(L.mT, _times(Quu, l) + qu) + _times(back, l)
+            S = Q[..., :n, :n] + L.mT @ Quu @ L + L.mT @ Qux + back @ L
+            S = (S + S.mT) / 2
+            corrections.append(l)
+            gains.append(L)
+            curvature.append(S)
+        path_cost = local.cost.sum(0) + local.end_cost
+        return _Backward(
+            torch.stack(corrections[::-1]), torch.stack(gains[::-1]), torch.stack(curvature[::-1]),
+            path_cost + noise_cost, noise_cost, promise,
+        )  # fmt: skip
+
+    def _best(self, Quu: Tensor, qu: Tensor, Qux: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Correction and gain of one step; the inputs at a limit have no gain."""
+        if self.bent:
+            Quu = _curved_up(Quu)
+        try:
+            root = torch.linalg.cholesky(Quu)
+        except torch.linalg.LinAlgError as error:
+            raise SolverError(
+                "neither input_cost nor the cost to come weighs some input", fix="give it a weight"
+            ) from error
+        if self.parts.limits is None:
+            both = -torch.cholesky_solve(torch.cat([qu.unsqueeze(-1), Qux], dim=-1), root)
+            return both[..., 0], both[..., 1:]
+        low, high = self.parts.limits
+        l, free = box_minimum(Quu, qu, low - u, high - u)
+        return l, -torch.linalg.solve(_only(Quu, free), Qux * free.unsqueeze(-1))
+
+    def _improve(self, back: "_Backward", active: Tensor) -> Tensor:
+        """Take for each problem the largest part of its correction that lowers its cost."""
+        fraction = torch.tensor(FRACTIONS, dtype=torch.float64)[:, None, None]
+        x = self.x[0].expand(len(FRACTIONS), -1, -1)
+        states, inputs, cost = [x], [], torch.zeros(x.shape[:-1], dtype=torch.float64)
+        for k, (l, L) in enumerate(zip(back.corrections, back.gains, strict=True)):
+            u = self.u[k] + fraction * l + _times(L, x - self.x[k])
+            u = self.parts.clipped(u)
+            cost = cost + self.parts.cost(k, x, u)
+            if self.parts.noise is not None:
+                c = self.parts.noise(k, x, u)
+                cost = cost + (c * (back.S[k + 1] @ c)).sum((-1, -2)) / 2
+            x = self.parts.move(k, x, u)
+            states.append(x)
+            inputs.append(u)
+        cost = cost + self.parts.final(x)
+        better = cost.isfinite() & (cost < back.cost) & active
+        improved = better.any(0)
+        choice = torch.where(better, cost, torch.inf).argmin(0)
+        which = torch.arange(self.count)
+        new_x = torch.stack(states)[:, choice, which]
+        new_u = torch.stack(inputs)[:, choice, which]
+        self.x = torch.where(improved.unsqueeze(-1), new_x, self.x)
+        self.u = torch.where(improved.unsqueeze(-1), new_u, self.u)
+        return improved
+
+
+@dataclass(frozen=True, eq=False)
+class _Local:
+    moves: Tensor
+    noise: Tensor | None
+    noise_slope: Tensor | None
+    cost: Tensor
+    slope: Tensor
+    bend: Tensor
+    end_cost: Tensor
+    end_slope: Tensor
+    end_bend: Tensor
+    move_bend: Tensor | None = None
+    noise_bend: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Backward:
+    corrections: Tensor
+    gains: Tensor
+    S: Tensor
+    cost: Tensor
+    noise: Tensor
+    promise: Tensor
+
+
+def _guess(inputs: Values | None, parts: Stages, batch: torch.Size, m: int) -> Tensor:
+    count = int(torch.Size(batch).numel())
+    if inputs is None:
+        return parts.rest.expand(parts.n_steps, count, m)
+    u = torch.as_tensor(inputs, dtype=torch.float64)
+    if u.shape == (parts.n_steps, m):
+        return u[:, None].expand(-1, count, -1)
+    if u.shape != (parts.n_steps, *batch, m):
+        raise ArgumentError(
+            f"inputs of shape {tuple(u.shape)}, expected {(parts.n_steps, *batch, m)}"
+        )
+    return u.reshape(parts.n_steps, count, m)
+
+
+def _nonnegative(H: Tensor) -> Tensor:
+    """Symmetric matrices without their negative eigenvalues."""
+    values, vectors = torch.linalg.eigh((H + H.mT) / 2)
+    return (vectors * values.clamp(min=0).unsqueeze(-2)) @ vectors.mT
+
+
+def _curved_up(H: Tensor) -> Tensor:
+    """Symmetric matrices with the sizes of their eigenvalues: a step downhill also at a saddle."""
+    values, vectors = torch.linalg.eigh(H)
+    sizes = values.abs()
+    sizes = sizes.maximum(1e-8 * sizes.amax(-1, keepdim=True))
+    return (vectors * sizes.unsqueeze(-2)) @ vectors.mT
+
+
+def _only(Q: Tensor, free: Tensor) -> Tensor:
+    """Q among the free inputs, the identity among the others."""
+    free = free.to(Q.dtype)
+    return Q * free.unsqueeze(-1) * free.unsqueeze(-2) + torch.diag_embed(1 - free)
+
+
+def _times(M: Tensor, v: Tensor) -> Tensor:
+    return (M @ v.unsqueeze(-1)).squeeze(-1)
+
+
+def _form(v: Tensor, M: Tensor) -> Tensor:
+    return (v * _times(M, v)).sum(-1)
