@@ -138,51 +138,66 @@ class _Modes:
     """Logarithms of the Cauchy matrix in the eigenvectors, and how well they are known."""
 
     def __init__(self, rates: Tensor, vectors: Tensor, *, is_map: bool):
-        self.rates = rates
+        self.rates = rates  # ascending
+        self.is_map = is_map
         self.rounding = ROUNDING * torch.finfo(torch.float64).eps * float(rates.abs().max())
-        if is_map:  # W_i = sum A^k e_i e_i' A^k has C_jk = 1 / (1 - w_j w_k)
-            self.sums = 1 - rates[:, None] * rates
-        else:
-            self.sums = -(rates[:, None] + rates)
-        self.gaps = (rates[:, None] - rates).abs().fill_diagonal_(math.inf)
-        self.nearest = self.gaps.amin(0)
+        gaps = torch.nn.functional.pad(rates.diff(), (1, 1), value=math.inf)
+        nearest = torch.minimum(gaps[1:], gaps[:-1])
         self.shares = vectors.abs()
-        self.log_shares = self.shares.log()
-        self.share_error = self.rounding / self.nearest
-        self.repeats = self.nearest <= 2 * self.rounding
-        self.in_doubt = (self.shares <= self.share_error) | self.repeats
+        self.share_error = self.rounding / nearest
+        self.in_doubt = (self.shares <= self.share_error) | (nearest <= 2 * self.rounding)
 
-    def log_terms(self, widen: float = 0.0) -> tuple[Tensor, Tensor]:
-        """log of (C^-1)_kk / v_ik^2, (region, mode), and half of log det C^-1 by modes.
+    def sums(self) -> Tensor:
+        """x_j + x_k; of a map, whose W_i is the sum of A^k e_i e_i' A^k, 1 - w_j w_k."""
+        if self.is_map:
+            return 1 - self.rates[:, None] * self.rates
+        return -(self.rates[:, None] + self.rates)
 
-        Widened, a lower bound: with sums as small, gaps and shares as large as rounding may have
-        left them.
+    def gaps(self) -> Tensor:
+        """|x_j - x_k|, without an end on the diagonal."""
+        return (self.rates[:, None] - self.rates).abs_().fill_diagonal_(math.inf)
+
+    def log_terms(self, *, widen: float = 0.0) -> tuple[Tensor, Tensor]:
+        """log of (C^-1)_kk / v_ik^2, (region, mode), and log det W_i, (region,).
+
+        Widened, the first is a lower bound: with sums as small, gaps and shares as large as
+        rounding may have left them.
         """
-        sums = (self.sums - 2 * widen).clamp(min=torch.finfo(torch.float64).tiny)
-        ratio = (sums / (self.gaps + 2 * widen)).log().fill_diagonal_(0.0).sum(0)
+        sums, shares = self.sums(), self.shares
+        if widen:
+            sums = (sums - 2 * widen).clamp(min=torch.finfo(torch.float64).tiny)
+            shares = (shares + self.share_error).clamp(max=1.0)
         own = sums.diagonal().log()
-        shares = (self.shares + self.share_error).log().clamp(max=0.0) if widen else self.log_shares
-        return own + 2 * (ratio - shares), ratio + own
+        ratio = sums.div_(self.gaps().add_(2 * widen)).log_().fill_diagonal_(0.0).sum(0)
+        terms = shares.log()
+        log_det = 2 * terms.sum(1) - (ratio + own).sum()
+        return terms.neg_().add_(ratio + own / 2).mul_(2), log_det
+
+    def error(self, weight: Tensor) -> Tensor:
+        """Of the natural logarithm of a sum of terms, (region,), whose exponentials are weight."""
+        spread = self.sums().reciprocal_().add_(self.gaps().reciprocal_()).sum(0)
+        moved = weight @ (4 * self.rounding * spread)
+        return moved + 2 * (weight / self.shares) @ self.share_error
 
     def report(self, W: Tensor, regions: tuple[str, ...], dynamics: str) -> SingleNodeGramians:
-        terms, by_mode = self.log_terms()
+        terms, log_det = self.log_terms()
         most = terms.amax(1)
-        weight = (terms - most[:, None]).exp()
+        weight = terms.sub_(most[:, None]).exp_()
         total = weight.sum(1)
-        log_det = 2 * self.log_shares.sum(1) - by_mode.sum()
-        spread = 4 * self.rounding * ((1 / self.gaps).sum(0) + (1 / self.sums).sum(0))
-        moved = weight @ spread + 2 * (weight / self.shares) @ self.share_error
-        error = moved / total / math.log(10)
         value = (most + total.log()) / math.log(10)
+        error = self.error(weight) / total / math.log(10)
         verdicts = self._verdicts(W)
         least = value - error
         infinite = torch.tensor([one == "infinite" for one in verdicts], device=W.device)
         undecided = torch.tensor([one == "undecided" for one in verdicts], device=W.device)
         if undecided.any():
-            low = torch.logsumexp(self.log_terms(self.rounding)[0], 1) / math.log(10)
+            low = torch.logsumexp(self.log_terms(widen=self.rounding)[0], 1) / math.log(10)
             least = torch.where(undecided, low, least)
         open_ = torch.where(undecided, math.nan, math.inf)
         decided = ~(infinite | undecided)
+        doubts = [()] * len(W)
+        for row in self.in_doubt.any(1).nonzero().flatten().tolist():
+            doubts[row] = tuple(self.in_doubt[row].nonzero().flatten().tolist())
         return SingleNodeGramians(
             regions=regions,
             log10_trace_inverse=torch.where(decided, value, open_).cpu(),
@@ -191,7 +206,7 @@ class _Modes:
             log10_at_least=torch.where(infinite, math.inf, least).cpu(),
             verdicts=verdicts,
             eigenvalues=self.rates.cpu(),
-            doubts=tuple(tuple(row.nonzero().flatten().tolist()) for row in self.in_doubt.cpu()),
+            doubts=tuple(doubts),
             statement=f"Gramian of each region alone, infinite horizon, {dynamics}",
         )
 
