@@ -1,9 +1,10 @@
 """Adaptive solutions of a batch as one compiled loop: for the same system solved many times.
 
 The loop of `compiled_loop` is compiled once for a class of system, its number of states, dtype,
-method and device, whatever the number of trajectories; the first call takes seconds. Constants,
-weights, tolerances, start and input are arguments. The steps are those of the eager solver, to
-rounding. Trajectories that are done are dropped from the loop when half of them are.
+method and device, whatever the number of trajectories; the first call takes seconds, the first
+gradient of a stiff solution a minute. Constants, weights, tolerances, start and input are
+arguments. The steps are those of the eager solver, to rounding. Trajectories that are done are
+dropped from the loop when half of them are.
 
 What cannot be compiled raises `NotCompiled`; `clinode.dynamics.simulate` then says so in a
 `CompileWarning` and takes the eager solver. Initial widths and step sizes are constants to a
@@ -21,9 +22,9 @@ from clinode.errors import ArgumentError
 from clinode.system import System
 
 from .compiled_gradient import Backwards, segments
-from .compiled_loop import group
 from .compiled_march import March, compiled_outputs, compiled_reverse
 from .compiled_rows import flatten, layout_of, padded
+from .compiled_stiff import WRITTEN_OUT
 from .compiled_trace import NotCompiled
 from .solvers import Limits, Problem, Solution
 
@@ -66,6 +67,10 @@ def solve_compiled(
         raise ArgumentError(f"tolerances must be positive, got rtol {rtol} and atol {atol}")
     if flat.times.shape[-1] == 1:
         raise NotCompiled("with one output time there is nothing to solve")
+    if wants_gradient and method == "rosenbrock" and layout.n_states > WRITTEN_OUT:
+        raise NotCompiled(
+            f"gradients of its stiff solutions are compiled up to {WRITTEN_OUT} states only"
+        )
     smallest = torch.finfo(flat.x0.dtype).tiny
     keep_steps = flat.times.shape[-1] > 2 or wants_gradient
     march = March(flat, layout, rtol, max(atol, smallest), limits or Limits(), keep_steps)
@@ -99,10 +104,10 @@ _WARNED: set[str] = set()
 
 def _in_shape(states: Tensor, march: March, batch: torch.Size) -> Solution:
     """Rows as the batch they came from."""
-    final, n_rows = march.final, batch.numel()
-    method = march.layout.method
-    anew = (method.n_node > 1) * (final["piece"] - march.first_piece)  # slopes behind breakpoints
-    evaluations = (final["tries"] - anew) * method.n_evaluations + anew + 2
+    final, n_rows, method = march.final, batch.numel(), march.layout.method
+    evaluations = final["tries"] * method.n_evaluations + 2
+    if march.layout.pieces and method.n_node > 1:  # slopes behind breakpoints
+        evaluations -= (final["piece"] - march.first_piece) * (method.n_evaluations - 1)
     return Solution(
         states[:n_rows].reshape(*batch, *states.shape[1:]),
         final["status"][:n_rows].reshape(batch),
@@ -148,20 +153,20 @@ class _Steps(torch.autograd.Function):
 def pull_back(march: March, wanted: Backwards, on_states: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Cotangents of the start and of what is wanted, from those of the states."""
     loop, rowwise = compiled_reverse(march.flat, wanted), march.rowwise
-    n_node, count, static = march.layout.method.n_node, march.final["slot"], march.static_of_all
-    kept = march.log_until(int(count.max()) + 1)
-    steps = (*group(kept, "log_node"), *group(kept, "log_curve"))
+    n_node, static = march.layout.method.n_node, march.static_of_all
+    count, log = march.steps
     read_back = compiled_outputs(march.layout, back=True)
-    on_log = read_back(march.flat.times, kept["log_t"], count, *steps, on_states.contiguous())
-    logs = [*(kept[name] for name in wanted.log_specs()), *on_log]
+    on_known = read_back(march.flat.times, log.t, count, log.known, on_states.contiguous())[0]
+    by_slot = (value.transpose(0, 1).contiguous() for value in (*log.known[:n_node], *on_known))
+    logs = [log.t, *([] if log.piece is None else [log.piece]), *by_slot]
     pull = [torch.zeros_like(march.flat.x0) for _ in range(n_node)]
-    pull[0] += torch.where(count.unsqueeze(-1) == 0, on_log[0][0], 0.0)
+    pull[0] += torch.where(count.unsqueeze(-1) == 0, on_known[0, :, 0], 0.0)
     sums = [torch.zeros_like(static[name]) for name in wanted.sums()]
     for high, low in segments(count) if int(count.max()) else []:
         chosen = (count > low).nonzero().squeeze(-1)
         rows = chosen.repeat(2) if len(chosen) == 1 else chosen
         active = torch.arange(len(rows), device=rows.device) < len(chosen)
-        numbers = (march.number(value, torch.int64) for value in (high, low))
+        numbers = (torch.tensor(value, device=rows.device) for value in (high, low))
         local = {
             name: value[rows] if name in rowwise else value
             for name, value in static.items()

@@ -88,12 +88,12 @@ def pure_field(system: System, batch: torch.Size) -> PureField:
     named: dict[str, Tensor] = {}
     mark = fingerprint(system, named)
     if mark not in _OWN_AXES:
-        _OWN_AXES[mark] = _own_axes(system)
-    own_axes = _OWN_AXES[mark]
+        _OWN_AXES[mark] = own_axes(system)
+    axes = _OWN_AXES[mark]
     tensors, specs = [], []
     for name, tensor in named.items():
         shape: tuple[int | str, ...] = tuple(tensor.shape)
-        n_own, always = own_axes.get(name, (tensor.ndim, False))
+        n_own, always = axes.get(name, (tensor.ndim, False))
         if always or tensor.ndim > n_own:
             own = tensor.shape[tensor.ndim - n_own :]
             tensor = tensor.expand(*batch, *own).reshape(batch.numel(), *own)
@@ -103,7 +103,7 @@ def pure_field(system: System, batch: torch.Size) -> PureField:
     return PureField(system, mark, tuple(named), tuple(tensors), tuple(specs))
 
 
-def _own_axes(system: System) -> dict[str, tuple[int, bool]]:
+def own_axes(system: System) -> dict[str, tuple[int, bool]]:
     """Of tensors that may have batch axes: how many are their own, and if rows are always made.
 
     Declared constants always get rows: shared and batched constants then run the same code.

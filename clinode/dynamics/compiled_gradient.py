@@ -105,12 +105,12 @@ def _step_back(backwards: Backwards, field: TracedField, state: Named, a: Named)
     """The cotangents before step n from those after it."""
     layout, n = backwards.layout, state["n"]
     step = _logged_step(layout, a, n)
-    after, before = (n.expand_as(a["rows"]), a["rows"]), (step.slot, a["rows"])
+    after = (n.expand_as(a["rows"]), a["rows"])
     pull = tuple(
         torch.where(step.is_taken, g + on[after], 0.0)
         for g, on in zip(group(state, "pull"), group(a, "on_node"), strict=True)
     )
-    on_curve = tuple(torch.where(step.is_taken, on[before], 0.0) for on in group(a, "on_curve"))
+    on_curve = tuple(torch.where(step.is_taken, on[after], 0.0) for on in group(a, "on_curve"))
 
     def forward(node: Node, values: Node) -> tuple[Node, Node]:
         rate = _bound(backwards, field, a, step.piece, values)

@@ -1,14 +1,14 @@
 """The loop of an adaptive solution as one pure function of tensors, for the compiler.
 
-Every row is a trajectory with its own time, width, state and status. An attempt writes its result
-into the log at the row's next slot, in place; a rejected attempt is overwritten by the next. The
-loop ends when no row runs, when the log is full, when so few rows run that the caller should drop
-the others, or after a number of attempts, so that the caller can look at the clock. What it returns
-is what it needs to go on.
+Every row is a trajectory with its own time, width, state and status, which an attempt changes in
+place. It then writes them on a tape at the attempt's own place, whether the step was good or not:
+all rows side by side, so that one pass over them does everything. The loop ends when no row runs,
+when so few rows run that the caller should drop the others, or after a number of attempts, so that
+the caller can look at the clock and give it another tape.
 
 An input that changes over time is a line on each of its pieces, and no step leaves its piece. A
 method that carries the slope of its last step on to the next (FSAL) takes it anew at the beginning
-of a piece, by an attempt of width zero, which has a slot of its own.
+of a piece, by an attempt of width zero.
 """
 
 import functools
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .adaptive import ADAPTIVE
+from .compiled_columns import MOST
 from .compiled_stiff import jacobian_rows, small_inverse
 from .compiled_trace import Named, Spec, while_loop
 from .rosenbrock import rodas4, rodas4_curve
@@ -131,25 +132,48 @@ class Layout(NamedTuple):
 
     def specs(self) -> dict[str, Spec]:
         """Every argument by name, in order."""
-        whole, D = torch.int64, self.n_states
-        made = {name: self._spec(dtype=whole) for name in ("keep", "patience", "limit")}
-        made |= {"logs": self._spec(dtype=whole), "fresh": self._spec(dtype=torch.bool)}
-        made |= {"rtol": self._spec(), "atol": self._spec()}
-        made |= {name: self._spec("row") for name in ("t", "h", "ratio")}
-        made |= {
-            name: self._spec("row", dtype=whole) for name in ("slot", "tries", "status", "piece")
-        }
-        made |= {"stale": self._spec("row", dtype=torch.bool)}
-        made |= {"shrinks": self._spec("row", dtype=whole), "wall": self._spec("row")}
-        made |= self._several("node", self.method.n_node, "row", D)
-        made |= {"end": self._spec("row"), "rows": self._spec("row", dtype=whole)}
-        made |= self.log_specs()
+        whole = torch.int64
+        made = {"counts": self._spec(len(COUNTS), dtype=whole), "tolerances": self._spec(2)}
+        made |= self.state_specs()
+        made |= self.tape_specs()
+        made |= {"end": self._spec("row")}
         made |= self.input_specs()
         made |= {f"tensor{i}": one for i, one in enumerate(self.tensors)}
         return made
 
+    def state_specs(self) -> dict[str, Spec]:
+        """What the loop changes, in place."""
+        whole = {"dtype": torch.int64}
+        made = {name: self._spec("row") for name in ("t", "h", "ratio", "wall")}
+        made |= {name: self._spec("row", **whole) for name in ("tries", "status", "shrinks")}
+        if self.pieces:
+            made |= {
+                "piece": self._spec("row", **whole),
+                "stale": self._spec("row", dtype=torch.bool),
+            }
+        for i in range(self.method.n_node):
+            made |= self._several(f"node{i}_", *self.node_parts())
+        return made
+
+    def node_parts(self) -> tuple[int, str, int]:
+        """Of the state (row, state) in the loop: number of its parts, and their shape.
+
+        Few columns are a tensor each, which are read and written without stepping over the others.
+        """
+        few = self.n_states <= MOST
+        return (self.n_states, "row", 1) if few else (1, "row", self.n_states)
+
+    def tape_specs(self) -> dict[str, Spec]:
+        """What is kept of every attempt: time, piece, the node after it, what its curve needs."""
+        made = {"tape_t": self._spec("slot", "row")}
+        if self.pieces:
+            made |= {"tape_piece": self._spec("slot", "row", dtype=torch.int64)}
+        n_parts, *shape = self.node_parts()
+        n_kept = n_parts * (self.method.n_node + self.method.n_curve)
+        return made | self._several("tape", n_kept, "slot", *shape)
+
     def log_specs(self) -> dict[str, Spec]:
-        """What is kept of every step."""
+        """The steps of a solution, without rejected ones, for its gradient."""
         made = {"log_t": self._spec("all", "slot")}
         if self.pieces:
             made |= {"log_piece": self._spec("all", "slot", dtype=torch.int64)}
@@ -209,114 +233,148 @@ def rate_of(field: TracedField, local: Sequence[Tensor], tensors: Sequence[Tenso
     return rate
 
 
+COUNTS = ("keep", "patience", "limit", "logs", "fresh")
+LOGS, FRESH = 3, 4
+
+
 def loop_function(layout: Layout, field: TracedField) -> Callable[..., tuple[Tensor, ...]]:
-    """The function to compile: arguments as `layout.specs()`, result as `CARRIED` and the node."""
-    names, method = list(layout.specs()), layout.method
+    """The function to compile: arguments as `layout.specs()`.
+
+    The loop changes the state in place: what is handed on from one attempt to the next would be
+    allocated in each. It gives the number of attempts, and what of the state it took anew: `h`
+    and the slope.
+    """
+    names = list(layout.specs())
 
     def solve(*arguments: Tensor) -> tuple[Tensor, ...]:
         a = dict(zip(names, arguments, strict=True))
-        node, h = _start(method, a, field)
-        state = {name: a[name].clone() for name in CARRIED[1:]} | {"h": h}
-        state = {"attempt": torch.zeros_like(a["limit"])} | state
-        _log(layout, a, state, node)
-        state |= {f"node{i}": value.clone() for i, value in enumerate(node)}
-        fixed = {name: value for name, value in a.items() if name not in state}
+        begun = _start(layout, a, field)
+        a |= begun
+        _write(layout, a, torch.zeros_like(a["counts"][0]), nodes(layout, a))
+        carried = {"attempt": torch.zeros_like(a["counts"][0])}
         body = functools.partial(_attempt, layout, field)
-        written, n_states = list(layout.log_specs()), layout.n_states
-        return tuple(while_loop(_goes_on, body, state, fixed, written, n_states).values())
+        written = [*layout.state_specs(), *layout.tape_specs()]
+        out = while_loop(_goes_on, body, carried, a, written, layout.n_states)
+        return (out["attempt"], *begun.values())
 
     return solve
 
 
-def _goes_on(state: Named, a: Named) -> Tensor:
-    running = (state["status"] == RUNNING).sum()
-    many = (running > a["keep"]) | (state["attempt"] < a["patience"])
-    room = (state["slot"] * a["logs"]).max() < a["log_t"].shape[1] - 1
-    return (running > 0) & many & room & (state["attempt"] < a["limit"])
+def _goes_on(carried: Named, a: Named) -> Tensor:
+    keep, patience, limit, _, _ = a["counts"].unbind()
+    running = (a["status"] == RUNNING).sum()
+    many = (running > keep) | (carried["attempt"] < patience)
+    return (running > 0) & many & (carried["attempt"] < limit)
 
 
-CARRIED = (
-    *("attempt", "t", "h", "ratio", "slot", "tries", "status", "piece", "stale"),
-    *("shrinks", "wall"),
-)
+def _start(layout: Layout, a: Named, field: TracedField) -> Named:
+    """First width and slope of a fresh solution; what came in, of one that goes on."""
+    method, fresh, (rtol, atol) = layout.method, a["counts"][FRESH] > 0, a["tolerances"].unbind()
+    rate = rate_of(field, local_input(a, _piece(a)), group(a, "tensor"))
+    node, span = nodes(layout, a), a["end"] - a["t"]
+    slope = rate(a["t"], node[0])
+    width = initial_step(rate, a["t"], node[0], slope, span, rtol, atol, method.order)
+    after = {"h": torch.where(fresh, width, a["h"])}
+    if method.n_node > 1:
+        after |= parts(layout, 1, torch.where(fresh, slope, node[1]))
+    return after
 
 
-def _start(method: Method, a: Named, field: TracedField) -> tuple[Node, Tensor]:
-    """Slope and first width of a fresh solution; what came in, of one that goes on."""
-    rate = rate_of(field, local_input(a, a["piece"]), group(a, "tensor"))
-    x, span = a["node0"], a["end"] - a["t"]
-    slope = rate(a["t"], x)
-    width = initial_step(rate, a["t"], x, slope, span, a["rtol"], a["atol"], method.order)
-    node = (x,) if method.n_node == 1 else (x, torch.where(a["fresh"], slope, a["node1"]))
-    return node, torch.where(a["fresh"], width, a["h"])
+def nodes(layout: Layout, a: Named) -> Node:
+    """The node of every row, from its parts."""
+    return tuple(torch.cat(group(a, f"node{i}_"), dim=-1) for i in range(layout.method.n_node))
 
 
-def _attempt(layout: Layout, field: TracedField, state: Named, a: Named) -> Named:
+def parts(layout: Layout, i: int, value: Tensor) -> Named:
+    """The parts of the i-th tensor of a node, by name."""
+    n_parts = layout.node_parts()[0]
+    return {
+        f"node{i}_{j}": part.clone(memory_format=torch.contiguous_format)
+        for j, part in enumerate(value.chunk(n_parts, dim=-1))
+    }
+
+
+def _set(a: Named, after: Named) -> None:
+    for name, value in after.items():
+        a[name].copy_(value)
+
+
+def _piece(a: Named) -> Tensor:
+    return a["piece"] if "piece" in a else torch.zeros_like(a["tries"])
+
+
+def _attempt(layout: Layout, field: TracedField, carried: Named, a: Named) -> Named:
     """One attempted step of every row that runs; decisions as in `clinode.dynamics.walk`."""
-    method, node = layout.method, group(state, "node")
-    t, h, piece, stale = state["t"], state["h"], state["piece"], state["stale"]
-    runs = state["status"] == RUNNING
-    steps = runs & ~stale
-    stop = a["end"]
+    method, node, (rtol, atol) = layout.method, nodes(layout, a), a["tolerances"].unbind()
+    t, h, stop = a["t"], a["h"], a["end"]
+    runs = a["status"] == RUNNING
+    steps = runs
     if layout.pieces:
-        stop = torch.minimum(stop, a["stop"].gather(1, piece.unsqueeze(-1)).squeeze(-1))
+        steps = runs & ~a["stale"]
+        stop = torch.minimum(stop, a["stop"].gather(1, a["piece"].unsqueeze(-1)).squeeze(-1))
     last = h >= (stop - t) * (1 - 1e-10)
     width = torch.where(steps, torch.where(last, stop - t, h), 0.0)
-    until = torch.where(stale, t, torch.where(last, stop, t + width))
-    rate = rate_of(field, local_input(a, piece), group(a, "tensor"))
+    until = torch.where(last, stop, t + width)
+    if layout.pieces:
+        until = torch.where(a["stale"], t, until)
+    rate = rate_of(field, local_input(a, _piece(a)), group(a, "tensor"))
     found, error, curve = method.step(rate, t, width, node, layout.drifts)
-    ratio = error_ratio(error, node[0], found[0], a["rtol"], a["atol"])
+    ratio = error_ratio(error, node[0], found[0], rtol, atol)
     finite = ratio.isfinite()
     for value in found:
         finite = finite & value.isfinite().all(dim=-1)
     ratio = torch.where(finite, ratio, torch.inf)
     good = runs & (ratio <= 1)
-    grown = width * step_factor(ratio, state["ratio"], method.order)
+    grown = width * step_factor(ratio, a["ratio"], method.order)
     # A step cut short by a stop says little about the next one.
     grown = torch.where(good & last, torch.maximum(grown, h), grown)
-    passes = good & steps & last & (stop < a["end"])
     after = {
-        "attempt": state["attempt"] + 1,
         "t": torch.where(good, until, t),
         "h": torch.where(steps, grown, h),
-        "ratio": torch.where(good & steps, ratio, state["ratio"]),
-        "slot": state["slot"] + good,
-        "tries": state["tries"] + runs,
-        "piece": piece + passes,
-        "stale": passes if method.n_node > 1 else passes & False,
+        "ratio": torch.where(good & steps, ratio, a["ratio"]),
+        "tries": a["tries"] + runs,
     }
-    after |= _judged(state, after, a["end"], until, runs, good, finite)
-    new_node = tuple(
+    after |= _judged(a, after, until, runs, good, finite)
+    if layout.pieces:
+        passes = good & steps & last & (stop < a["end"])
+        after["piece"] = a["piece"] + passes
+        after["stale"] = passes if method.n_node > 1 else passes & False
+    node = tuple(
         torch.where(good.unsqueeze(-1), new, old) for new, old in zip(found, node, strict=True)
     )
-    for log, value in zip(group(a, "log_curve"), curve, strict=True):
-        log.index_put_((state["slot"] * a["logs"], a["rows"]), value)
-    _log(layout, a, after, new_node)
-    return after | {f"node{i}": value for i, value in enumerate(new_node)}
+    for i, value in enumerate(node):
+        after |= parts(layout, i, value)
+    attempt = carried["attempt"] + 1
+    _write(layout, a | after, attempt * a["counts"][LOGS], (*node, *curve))
+    _set(a, after)
+    return {"attempt": attempt}
 
 
 def _judged(
-    state: Named, after: Named, end: Tensor, until: Tensor, runs: Tensor, good: Tensor,
-    finite: Tensor,
-) -> Named:  # fmt: skip
+    a: Named, after: Named, until: Tensor, runs: Tensor, good: Tensor, finite: Tensor
+) -> Named:
     """The status of every row, and what tells a wall from a step that was too wide."""
     failed = runs & ~finite
-    shrinks = state["shrinks"] + failed
-    wall = torch.where(failed, torch.minimum(state["wall"], until), state["wall"])
+    shrinks = a["shrinks"] + failed
+    wall = torch.where(failed, torch.minimum(a["wall"], until), a["wall"])
     beyond = after["t"] >= wall
     shrinks, wall = torch.where(beyond, 0, shrinks), torch.where(beyond, torch.inf, wall)
-    status = torch.where(good & (after["t"] >= end), Status.OK.value, state["status"])
+    status = torch.where(good & (after["t"] >= a["end"]), Status.OK.value, a["status"])
     stuck = runs & ~good & ~(after["t"] + after["h"] > after["t"])
     status = torch.where(stuck, Status.STEP_UNDERFLOW.value, status)
-    hopeless = failed & ((shrinks > SHRINKS) | state["stale"] | ~after["h"].isfinite())
-    status = torch.where(hopeless, Status.NOT_FINITE.value, status)
+    hopeless = (shrinks > SHRINKS) | ~after["h"].isfinite()
+    if "stale" in a:
+        hopeless = hopeless | a["stale"]
+    status = torch.where(failed & hopeless, Status.NOT_FINITE.value, status)
     return {"status": status, "shrinks": shrinks, "wall": wall}
 
 
-def _log(layout: Layout, a: Named, state: Named, node: Node) -> None:
-    here, rows = state["slot"] * a["logs"], a["rows"]
-    a["log_t"].index_put_((rows, here), state["t"])
+def _write(layout: Layout, a: Named, place: Tensor, values: Node) -> None:
+    """The rows as they are, on the tape."""
+    place, n_parts = place.unsqueeze(0), layout.node_parts()[0]
+    a["tape_t"].index_put_((place,), a["t"].unsqueeze(0))
     if layout.pieces:
-        a["log_piece"].index_put_((rows, here), state["piece"])
-    for log, value in zip(group(a, "log_node"), node, strict=True):
-        log.index_put_((here, rows), value)
+        a["tape_piece"].index_put_((place,), a["piece"].unsqueeze(0))
+    kept = (part for value in values for part in value.chunk(n_parts, dim=-1))
+    for i, part in enumerate(kept):
+        a[f"tape{i}"].index_put_((place,), part.unsqueeze(0))

@@ -1,25 +1,26 @@
 """The way of a compiled solution: into the loop and out of it, until every trajectory has ended.
 
-Between two visits the log doubles where it is full, trajectories that are done leave the loop, and
-budgets and the clock are looked at.
+Between two visits trajectories that are done leave the loop, and budgets and the clock are looked
+at. Every visit has a tape of its own (`compiled_tape`).
 """
 
 import math
 import time
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .compiled_gradient import Backwards, reverse_function
-from .compiled_loop import RUNNING, Layout, group, loop_function
+from .compiled_loop import RUNNING, Layout, loop_function, nodes, parts
 from .compiled_outputs import output_specs, states_between
 from .compiled_rows import Flat, padded
+from .compiled_tape import Log, Tape, log_of, new_tape, steps_of
 from .compiled_trace import Compiled, Named, Spec
 from .solvers import Limits, Status
 from .walk import HOPELESS, PATIENCE
 
-FEWEST_SLOTS = 32  # of a new log; it doubles when it is full
 FEWEST_ROWS = 8  # a loop of fewer is not made smaller
 SETTLE = 48  # attempts before trajectories that are done are dropped: an exit costs some, too
 CHUNK = 1_000  # attempts before the budget is looked at
@@ -56,14 +57,13 @@ def compiled_outputs(layout: Layout, back: bool = False) -> Compiled:
     key = ("outputs", back, method, n_states == 1, layout.dtype, layout.device)
     if key not in COMPILED:
 
-        def read(times: Tensor, log_t: Tensor, count: Tensor, *log: Tensor) -> tuple[Tensor, ...]:
-            nodes, curves = log[: method.n_node], log[method.n_node :]
-            return (states_between(method, times, log_t, count, nodes, curves),)
+        def read(times: Tensor, log_t: Tensor, count: Tensor, known: Tensor) -> tuple[Tensor, ...]:
+            return (states_between(method, times, log_t, count, known.unbind()),)
 
         def read_back(*arguments: Tensor) -> tuple[Tensor, ...]:
             *given, on_states = arguments
-            clock, log = given[:3], given[3:]
-            return torch.func.vjp(lambda *log: read(*clock, *log)[0], *log)[1](on_states)
+            back = torch.func.vjp(lambda known: read(*given[:3], known)[0], given[3])[1]
+            return back(on_states)
 
         specs = output_specs(method, n_states, layout.dtype, layout.device)
         if back:
@@ -74,7 +74,7 @@ def compiled_outputs(layout: Layout, back: bool = False) -> Compiled:
 
 
 class March:
-    """One solution on its way: rows that still run, and the log of all.
+    """One solution on its way: rows that still run, and what is known of all.
 
     Args:
         flat: The problem.
@@ -82,7 +82,7 @@ class March:
         rtol: Relative tolerance.
         atol: Absolute tolerance, positive.
         limits: Steps and wall time.
-        keep_steps: Whether steps are logged; else only the last state is known.
+        keep_steps: Whether steps are kept; else only the last state is known.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class March:
         self.keep_steps = keep_steps
         self.n_all = len(flat.x0)
         self.device = flat.x0.device
-        self.tolerances = [self.number(rtol, torch.float64), self.number(atol, torch.float64)]
-        slots = self.loop.notes.get("slots", FEWEST_SLOTS) if keep_steps else 2
-        self.log = self._new_log(slots)
+        self.tolerances = torch.tensor([rtol, atol], dtype=torch.float64, device=self.device)
+        self.tapes: list[tuple[Tensor, int, Tape]] = []
         self.rows = torch.arange(self.n_all, device=self.device)
         self.state = self._first_state()
         self.final = self.state
+        self.begun = ["h", *(name for name in self.state if name.startswith("node1_"))]
         self.since, self.passed = torch.zeros_like(self.rows), torch.ones_like(self.rows)
         self.rowwise = {"end", *flat.inputs}
         self.static = self.static_of_all = self._static()
@@ -107,35 +107,29 @@ class March:
     def run(self) -> "March":
         """Until every trajectory has a status."""
         deadline = time.monotonic() + self.limits.wall_time_seconds
-        limit, fresh = CHUNK if math.isinf(deadline) else 16, True
+        limit, fresh, unseen = CHUNK if math.isinf(deadline) else 16, True, 0
         while True:
             n_rows = len(self.rows)
             keep = n_rows // 2 if n_rows >= FEWEST_ROWS else 0
             began = time.monotonic()
-            self._enter(fresh, keep, limit)
-            fresh, now = False, time.monotonic()
-            attempts = int(self.state["attempt"])
-            if attempts >= limit:
+            attempts = self._enter(fresh, keep, limit - unseen)
+            fresh, now, unseen = False, time.monotonic(), unseen + attempts
+            if unseen >= limit:
                 self._give_up()
+                unseen = 0
             runs = self.state["status"] == RUNNING
             n_running = int(runs.sum())
             if n_running and now > deadline:
-                self.state["status"] = torch.where(
-                    runs, Status.WALL_TIME.value, self.state["status"]
-                )
+                self.state["status"].masked_fill_(runs, Status.WALL_TIME.value)
                 n_running = 0
             self._keep()
             if not n_running:
                 break
             if not math.isinf(deadline) and attempts:
                 affordable = attempts * min(LOOK, deadline - now) / (now - began)
-                limit = max(1, min(CHUNK, int(affordable)))
-            if self.keep_steps and int(self.state["slot"].max()) >= self.log["log_t"].shape[1] - 1:
-                self._double()
+                limit, unseen = max(1, min(CHUNK, int(affordable))), 0
             if n_running <= keep:
                 self._drop(runs, n_running)
-        if self.keep_steps:
-            self.loop.notes["slots"] = self.log["log_t"].shape[1]
         return self
 
     def _give_up(self) -> None:
@@ -152,32 +146,45 @@ class March:
         waits = tries - since
         slow = (waits > PATIENCE) & (left * waits > HOPELESS * budget * made)
         spent = (self.state["status"] == RUNNING) & ((waits > budget) | slow)
-        self.state["status"] = torch.where(spent, Status.STEP_BUDGET.value, self.state["status"])
+        self.state["status"].masked_fill_(spent, Status.STEP_BUDGET.value)
 
     def states(self) -> Tensor:
         """(row, time, state) at the output times; NaN after the end of a trajectory that failed."""
-        times, count = self.flat.times, self.final["slot"]
-        nodes, curves = group(self.log, "log_node"), group(self.log, "log_curve")
+        times, final = self.flat.times, self.final
         if not self.keep_steps:
-            ends = torch.stack([self.flat.x0.detach(), self.final["node0"]], dim=1)
-            unknown = times > self.final["t"].unsqueeze(-1)
+            ends = torch.stack([self.flat.x0.detach(), nodes(self.layout, final)[0]], dim=1)
+            unknown = times > final["t"].unsqueeze(-1)
             return ends.masked_fill(unknown.unsqueeze(-1), math.nan)
         read = compiled_outputs(self.layout)
-        return read(times, self.log["log_t"], count, *nodes, *curves)[0]
+        return read(times, self.log.t, final["tries"], self.log.known)[0]
 
-    def _enter(self, fresh: bool, keep: int, limit: int) -> None:
-        numbers = (keep, SETTLE, limit, int(self.keep_steps))
-        out = self.loop(
-            *(self.number(number, torch.int64) for number in numbers),
-            self.number(fresh, torch.bool),
-            *self.tolerances,
-            *list(self.state.values())[1:],
-            self.static["end"],
-            self.rows,
-            *self.log.values(),
-            *list(self.static.values())[1:],
+    @cached_property
+    def log(self) -> Log:
+        """Of all attempts."""
+        return log_of(self.layout, self.n_all, self.tapes)
+
+    @cached_property
+    def steps(self) -> tuple[Tensor, Log]:
+        """How many steps each row took, and the log of these."""
+        return steps_of(self.layout, self.log, self.final["tries"])
+
+    def _enter(self, fresh: bool, keep: int, limit: int) -> int:
+        """Visit the loop; the number of attempts made there."""
+        tape = new_tape(self.layout, len(self.rows), limit if self.keep_steps else 1)
+        places = len(tape.t) - 1 if self.keep_steps else limit
+        counts = (keep, SETTLE, places, int(self.keep_steps), int(fresh))
+        found, *begun = self.loop(
+            torch.tensor(counts, device=self.device),
+            self.tolerances,
+            *self.state.values(),
+            *tape.arguments(),
+            *self.static.values(),
         )
-        self.state = dict(zip(self.state, out, strict=True))
+        self.state |= dict(zip(self.begun, begun, strict=True))
+        attempts = int(found)
+        if self.keep_steps:
+            self.tapes.append((self.rows, attempts, tape))
+        return attempts
 
     def _keep(self) -> None:
         """The state of rows that are in the loop, into that of all."""
@@ -185,68 +192,32 @@ class March:
             self.final = self.state
             return
         for name, value in self.state.items():
-            if name != "attempt":
-                self.final[name].index_copy_(0, self.rows, value)
+            self.final[name].index_copy_(0, self.rows, value)
 
     def _drop(self, runs: Tensor, n_running: int) -> None:
         """Leave in the loop only what runs, and at least two."""
         chosen = runs.nonzero().squeeze(-1)
         if n_running == 1:
             chosen = torch.cat([chosen, (~runs).nonzero().squeeze(-1)[:1]])
-        if len(self.rows) == self.n_all:
-            self.final = {name: value.clone() for name, value in self.state.items()}
         self.rows = self.rows[chosen]
-        self.state = {
-            name: value if name == "attempt" else value[chosen]
-            for name, value in self.state.items()
-        }
+        self.state = {name: value[chosen] for name, value in self.state.items()}
         self.static = {
             name: value[chosen] if name in self.rowwise else value
             for name, value in self.static.items()
         }
 
-    def _double(self) -> None:
-        old = self.log
-        slots = old["log_t"].shape[1]
-        self.log = self._new_log(2 * slots)
-        for name, value in self.log.items():
-            by_row = name in ("log_t", "log_piece")
-            (value[:, :slots] if by_row else value[:slots]).copy_(old[name])
-
-    def _new_log(self, slots: int) -> Named:
-        sizes = {"slot": slots, "all": self.n_all}
-        log = {
-            name: torch.empty(
-                [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape],
-                dtype=spec.dtype,
-                device=spec.device,
-            )
-            for name, spec in self.layout.log_specs().items()
-        }
-        log["log_t"].fill_(math.inf)
-        return log
-
     def _first_state(self) -> Named:
-        x0, times, n = self.flat.x0.detach(), self.flat.times, self.n_all
-        zeros = torch.zeros(n, dtype=torch.int64, device=self.device)
-        piece = zeros
+        x0, times = self.flat.x0.detach(), self.flat.times
+        state = {name: _zeros(spec, self.n_all) for name, spec in self.layout.state_specs().items()}
+        state["t"].copy_(times[:, 0])
+        state["ratio"].fill_(1.0)
+        state["wall"].fill_(math.inf)
+        state["status"].fill_(RUNNING)
+        state |= parts(self.layout, 0, x0)
         if self.layout.pieces:
-            piece = (self.flat.inputs["stop"] <= times[:, :1]).sum(dim=-1)
-        self.first_piece = piece
-        state = {
-            "attempt": self.number(0, torch.int64),
-            "t": times[:, 0].contiguous(),
-            "h": torch.zeros_like(times[:, 0]),
-            "ratio": torch.ones_like(times[:, 0]),
-            "slot": zeros,
-            "tries": zeros,
-            "status": zeros + RUNNING,
-            "piece": piece,
-            "stale": zeros.bool(),
-            "shrinks": zeros,
-            "wall": torch.full_like(times[:, 0], math.inf),
-        }
-        return state | {f"node{i}": x0 for i in range(self.layout.method.n_node)}
+            state["piece"].copy_((self.flat.inputs["stop"] <= times[:, :1]).sum(dim=-1))
+            self.first_piece = state["piece"].clone()
+        return state
 
     def _static(self) -> Named:
         field = self.flat.field
@@ -258,13 +229,6 @@ class March:
             self.rowwise |= {f"tensor{i}"} if by_row else set()
         return made
 
-    def log_until(self, used: int) -> Named:
-        """The log without its empty slots."""
-        return {
-            name: (value[:, :used] if name in ("log_t", "log_piece") else value[:used]).contiguous()
-            for name, value in self.log.items()
-        }
 
-    def number(self, value: float | int, dtype: torch.dtype) -> Tensor:
-        """A number as an argument of a compiled function."""
-        return torch.tensor(value, dtype=dtype, device=self.device)
+def _zeros(spec: Spec, n_rows: int) -> Tensor:
+    return torch.zeros((n_rows, *spec.shape[1:]), dtype=spec.dtype, device=spec.device)

@@ -15,18 +15,16 @@ def states_between(
     times: Tensor,
     log_t: Tensor,
     count: Tensor,
-    nodes: Sequence[Tensor],
-    curves: Sequence[Tensor],
+    known: Sequence[Tensor],
 ) -> Tensor:
     """The states at each row's own times; NaN after its last step.
 
     Args:
         method: Whose curve lies between two steps.
         times: (row, time).
-        log_t: (row, slot), times of the steps; +inf where there is none.
-        count: (row,), steps of each row.
-        nodes: (slot, row, state) each.
-        curves: (slot, row, state) each.
+        log_t: (row, slot), times after the attempts, that of the last one repeated or +inf.
+        count: (row,), attempts of each row.
+        known: (row, slot, state) each: the node, and what the curve that ends there needs.
 
     Returns:
         (row, time, state).
@@ -38,9 +36,10 @@ def states_between(
     after = torch.minimum(before + 1, last)
     start, end = log_t.gather(1, before), log_t.gather(1, after)
     width = torch.where(end > start, end - start, 1.0)
-    left = tuple(node[before, row] for node in nodes)
-    right = tuple(node[after, row] for node in nodes)
-    curve = method.curve(end - start, left, right, tuple(curve[before, row] for curve in curves))
+    node, curve = known[: method.n_node], known[method.n_node :]
+    left = tuple(value[row, before] for value in node)
+    right = tuple(value[row, after] for value in node)
+    curve = method.curve(end - start, left, right, tuple(value[row, after] for value in curve))
     states = interpolate((times - start) / width, left[0], right[0], curve)
     at_start = (times <= start).unsqueeze(-1)
     unknown = (times > log_t.gather(1, last)).unsqueeze(-1)
@@ -55,5 +54,5 @@ def output_specs(method: Method, n_states: int, dtype: torch.dtype, device: torc
         Spec(("row", "slot"), torch.float64, device),
         Spec(("row",), torch.int64, device),
     ]
-    log = Spec(("slot", "row", state), dtype, device)
-    return [*plain, *[log] * (method.n_node + method.n_curve)]
+    known = Spec((method.n_node + method.n_curve, "row", "slot", state), dtype, device)
+    return [*plain, known]

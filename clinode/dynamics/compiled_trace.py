@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from .compiled_columns import in_columns
+from .compiled_lean import lean_loops
+from .compiled_products import prepare_products, turn
 
 # Examples of sizes, all different: equal ones would be taken for one and the same axis.
 SIZES = {"row": 61, "all": 67, "slot": 251, "time": 53, "piece": 5, "state": 3}
@@ -125,7 +127,8 @@ def _compile(
         warnings.simplefilter("ignore")  # the compiler's own, about itself
         graph = graph_of(function, mode, fakes)
         try:
-            run = compile_fx(graph, fakes, config_patches=dict(OPTIONS))
+            with lean_loops():
+                run = compile_fx(graph, fakes, config_patches=dict(OPTIONS))
         except RuntimeError as error:  # base of all that the compiler raises
             raise NotCompiled(f"torch could not compile it ({first_line(error)})") from error
     environment = mode.shape_env
@@ -180,13 +183,14 @@ def while_loop(
         What was carried, at the end.
     """
     from torch._higher_order_ops.while_loop import while_loop_op
+    from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 
     names, fixed_names = list(carried), list(fixed)
 
     def named(arguments: Sequence[Tensor]) -> tuple[Named, Named]:
         split = len(names)
         pairs = zip(names, arguments[:split], strict=True)
-        return dict(pairs), dict(zip(fixed_names, arguments[split:], strict=True))
+        return dict(pairs), dict(zip(fixed_names, arguments[split:], strict=False))
 
     def condition(*arguments: Tensor) -> Tensor:
         return goes_on(*named(arguments))
@@ -195,12 +199,17 @@ def while_loop(
         after = body(*named(arguments))
         return tuple(after[name] for name in names)
 
+    unwritten = [i for i, name in enumerate(fixed_names, len(names)) if name not in written]
+    arguments = (*carried.values(), *fixed.values())
+    with disable_proxy_modes_tracing():
+        traced = make_fx(once)(*arguments)
+    turned = tuple(turn(node, arguments[i]) for i, node in prepare_products(traced, unwritten))
     indices = ",".join(str(len(names) + fixed_names.index(name)) for name in written)
     out = while_loop_op(
         condition,
-        in_columns(once, n_columns),
+        in_columns(traced, n_columns),
         tuple(carried.values()),  # pyright: ignore[reportArgumentType]  # of any length
-        tuple(fixed.values()),
+        (*fixed.values(), *turned),
         mutated_arg_indices=indices,
     )
     return dict(zip(names, out, strict=True))
