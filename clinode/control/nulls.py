@@ -6,6 +6,7 @@ its strength, or its distances (Tu et al. 2018, NeuroImage 176:83-91). Weights a
 connectome, weights[i, j] from j to i; a symmetric network stays symmetric; the diagonal stays.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -20,8 +21,8 @@ ATTEMPTS_AN_EDGE = 10  # Milo et al. 2003, arXiv cond-mat/0312028: the chain has
 ATTEMPTS_IN_CLASSES = 200  # within classes of length most exchanges are refused
 ROUNDS = 20  # in which weights are dealt out; more change the weights' ranks by under a percent
 BALANCED = 1e-10  # largest relative error of a strength
-SWEEPS = 5000  # of balancing; a network that can be balanced needs some tens
-DRAWS = 20  # of a topology: few cannot carry the strengths of the original
+SWEEPS = 100  # of balancing, in which the error must halve: one that can be met falls faster
+DRAWS = 200  # of a wiring: in a small network few can carry the strengths of the original
 
 
 def degree_preserving(
@@ -254,15 +255,19 @@ class _Part:
         made[self.target, self.source] = values
         if not self.is_directed:
             made[self.source, self.target] = values
-        for _ in range(SWEEPS):
-            made *= _ratio(self.columns, made.sum(axis=0))
-            made *= _ratio(self.rows, made.sum(axis=1))[:, None]
-            error = np.abs(made.sum(axis=0) - self.columns).max(initial=0.0)
-            if error <= 0.1 * BALANCED * self.columns.max(initial=0.0):
-                if not self.is_directed:
-                    made = (made + made.T) / 2
-                return made[self.target, self.source]
-        return None
+        last = math.inf
+        while True:
+            for _ in range(SWEEPS):
+                made *= _ratio(self.columns, made.sum(axis=0))
+                made *= _ratio(self.rows, made.sum(axis=1))[:, None]
+                error = np.abs(made.sum(axis=0) - self.columns).max(initial=0.0)
+                if error <= 0.1 * BALANCED * self.columns.max(initial=0.0):
+                    if not self.is_directed:
+                        made = (made + made.T) / 2
+                    return made[self.target, self.source]
+            if error > last / 2:
+                return None
+            last = error
 
 
 def _ratio(wanted: np.ndarray, present: np.ndarray) -> np.ndarray:
