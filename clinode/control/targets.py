@@ -149,12 +149,11 @@ def rank_targets(
     p_values, q_values, median, counts = _against(of_nulls, log10, verdicts)
     low, high = _ranks(of_draws)
     names = [tuple(linear.input_names[i] for i in one) for one in sets]
-    statement = (
-        f"least energy to {len(goal.names)} value(s) in {horizon:g} {linear.time_unit}, {note}; "
-        f"{len(others)} nulls, {len(draws)} draws"
-        + _lost(of_nulls, "null")
-        + _lost(of_draws, "draw")
-    )
+    statement = f"least energy to {_count(len(goal.names), 'value')} in {horizon:g} "
+    statement += f"{linear.time_unit}, {note}"
+    for table, what in ((of_nulls, "null"), (of_draws, "draw")):
+        if table.shape[1]:
+            statement += f"; {_count(table.shape[1], what)}{_lost(table)}"
     return TargetRanking(
         tuple(names[i] for i in order),
         log10[order],
@@ -216,22 +215,29 @@ def _aim(goal: Goal, linear: LinearSystem) -> np.ndarray:
     return ((goal.values - _rest_values(goal, linear)) / goal.scales).numpy()
 
 
+def reading(linear: LinearSystem, goal: Goal, inputs: Sequence[int]) -> LinearSystem:
+    """The system with these inputs alone, whose outputs are what is aimed at, in scales."""
+    return LinearSystem(
+        linear.A.detach().double(),
+        linear.B.detach().double()[:, list(inputs)],
+        goal.rows(linear),
+        offset=(
+            linear.x0.detach().double(),
+            linear.u0.detach().double()[list(inputs)],
+            _rest_values(goal, linear) / goal.scales,
+        ),
+        step=linear.step,
+        time_unit=linear.time_unit,
+    )
+
+
 def _certified(
     linear: LinearSystem, goal: Goal, sets: list[list[int]], horizon: float | int
 ) -> tuple[np.ndarray, list[str]]:
     log10, verdicts = np.empty(len(sets)), []
-    rows, rest = goal.rows(linear), (_rest_values(goal, linear) / goal.scales)
+    x0, wanted = linear.x0.detach(), goal.values / goal.scales
     for k, places in enumerate(sets):
-        part = LinearSystem(
-            linear.A.detach().double(),
-            linear.B.detach().double()[:, places],
-            rows,
-            offset=(linear.x0.detach().double(), linear.u0.detach().double()[places], rest),
-            step=linear.step,
-            time_unit=linear.time_unit,
-        )
-        wanted = goal.values / goal.scales
-        energy = control_energy(part, linear.x0.detach(), wanted, horizon, outputs=True)
+        energy = control_energy(reading(linear, goal, places), x0, wanted, horizon, outputs=True)
         log10[k] = float(energy.log10)
         verdicts.append(str(energy.verdict))
     return log10, verdicts
@@ -351,6 +357,10 @@ def _ranks(of_draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _lost(table: np.ndarray, what: str) -> str:
+def _lost(table: np.ndarray) -> str:
     lost = int(np.isnan(table[0]).all(axis=1).sum())
-    return f"; {lost} {what}(s) gave no number: no equilibrium, or beyond float64" if lost else ""
+    return f", of which {lost} have no equilibrium or grow beyond float64" if lost else ""
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
