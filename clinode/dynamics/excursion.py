@@ -5,14 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from .field import Field, ScaledField, scales
-from .recurrence import last_round, trace, whole_turns
+from .newton import Rows, polish
+from .recurrence import AT_REST, Path, last_round, trace, whole_turns
 from .singular import null_vectors, pad
 
 START = 0.02  # scales from the saddle-node along its unstable direction
 BACK = 0.5 * START  # a trajectory this near, on the stable side, has come back
 AWAY = 3 * START
 WINDOWS = 8  # each twice as long as the one before
-AT_REST = 1e-6  # scales
+SETTLED = 1e-3  # scales: how far the error of the solver may drive a trajectory from its rest
 
 RETURNS, CYCLES, RESTS, ESCAPES, UNKNOWN = "returns", "cycles", "rests", "escapes", "unknown"
 
@@ -65,8 +66,24 @@ def leave_saddle_node(dynamics: Field, x: np.ndarray) -> Excursion:
         caught = (distance[later] < BACK) & (gap[later] @ w * np.sign(b) < 0)
         if been_away and caught.any():
             return Excursion(RETURNS, here)
-        if path.is_at_rest(size, AT_REST):
+        if path.is_at_rest(size, AT_REST) or (been_away and _is_settled(dynamics, path, size)):
             return Excursion(RESTS, here)
         if been_away and last_round(path, size, turn) is not None:
             return Excursion(CYCLES, here)
     return Excursion(UNKNOWN, here)
+
+
+def _is_settled(dynamics: Field, path: Path, size: np.ndarray) -> bool:
+    """Whether its second half stays at an equilibrium that is stable by its eigenvalues.
+
+    About a focus that is weakly damped the error of each step outlives many steps: the trajectory
+    keeps going round it for ever, a thousand times farther out than the tolerance.
+    """
+    if not path.is_at_rest(size, SETTLED):
+        return False
+    here = path.states[-1:]
+    root, is_root = polish(Rows(dynamics, here, np.zeros(1, dtype=int), size))
+    if not is_root[0] or np.abs((root - here) / size).max() > SETTLED:
+        return False
+    eigenvalues = np.linalg.eigvals(dynamics.jacobian(root)[1][0])
+    return bool((eigenvalues.real < 0).all())
