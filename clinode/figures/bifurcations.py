@@ -23,7 +23,8 @@ from clinode.system import flat_names
 def bifurcation_figure(branches: Branch | Sequence[Branch], state: str | None = None) -> Figure:
     """Equilibria and cycles over a parameter: solid where stable, dashed where not.
 
-    Of cycles the lowest and the highest value is drawn. Special points are named.
+    Of cycles the lowest and the highest value is drawn. Special points are named, and the lines go
+    through them: stability changes there, not at the nearest point of the branch.
 
     Args:
         branches: Of one parameter.
@@ -45,9 +46,9 @@ def bifurcation_figure(branches: Branch | Sequence[Branch], state: str | None = 
         axis = figure.subplots()
         for branch in branches:
             color = INK if branch.periods is None else LOWER
-            sides = [branch.lowest] if branch.periods is None else [branch.lowest, branch.highest]
-            for side in sides:
-                _by_stability(axis, branch.values, side[:, index], branch.stable, color)
+            values, lowest, highest, stable = _through_points(branch)
+            for side in [lowest] if branch.periods is None else [lowest, highest]:
+                _by_stability(axis, values, side[:, index], stable, color)
         notes = [p for branch in branches for p in _places(branch, index)]
         _name_points(axis, notes)
         axis.set_xlabel(axis_label(branches[0].parameter, branches[0].unit))
@@ -127,6 +128,52 @@ def onset_figure(onset: Onset) -> Figure:
     )  # fmt: skip
 
 
+def _through_points(branch: Branch) -> tuple[np.ndarray, ...]:
+    """Values, lowest and highest states and stability along a branch and its special points.
+
+    Each stands on the segment that it is nearest to, and has the stability of what comes behind it.
+    """
+    table = np.column_stack([branch.values, branch.lowest, branch.highest])
+    places, rows = [], []
+    for point in branch.points:
+        row = _special_row(branch, point)
+        if row is not None and len(table) > 1:
+            places.append(_place_along(table, row))
+            rows.append(row)
+    order = np.argsort(places, kind="stable")
+    behind = np.clip(np.ceil([places[i] for i in order]).astype(int), 0, len(table))
+    merged = np.insert(table, behind, [rows[i] for i in order], axis=0) if rows else table
+    stable = np.insert(branch.stable, behind, branch.stable[behind.clip(max=len(table) - 1)])
+    n = branch.lowest.shape[1]
+    return merged[:, 0], merged[:, 1 : n + 1], merged[:, n + 1 :], stable
+
+
+def _special_row(branch: Branch, point: SpecialPoint) -> np.ndarray | None:
+    """The parameter, lowest and highest states there; None where a cycle is not known."""
+    value = [float(point.value.detach())]
+    if branch.periods is None:
+        state = point.state.detach().numpy()
+        return np.concatenate([value, state, state])
+    if point.cycle is None:
+        return None
+    states = point.cycle.states.detach().numpy()
+    return np.concatenate([value, states.min(axis=0), states.max(axis=0)])
+
+
+def _place_along(table: np.ndarray, row: np.ndarray) -> float:
+    """Where on the line through the rows of a table a row is nearest, counted in its segments."""
+    width = np.ptp(table, axis=0)
+    scaled, at = (part / np.where(width > 0, width, 1.0) for part in (table, row))
+    start, step = scaled[:-1], np.diff(scaled, axis=0)
+    length = np.maximum((step**2).sum(axis=1), 1e-300)
+    part = ((at - start) * step).sum(axis=1) / length
+    gap = ((start + part.clip(0, 1)[:, None] * step - at) ** 2).sum(axis=1)
+    k = int(gap.argmin())
+    inside = 1e-9  # a point that is one of the branch stands behind it
+    first, last = k == 0, k == len(step) - 1
+    return k + float(np.clip(part[k], -inside if first else inside, 1 + last * inside))
+
+
 def _by_stability(axis: Axes, x: np.ndarray, y: np.ndarray, stable: np.ndarray, color: str) -> None:
     """One line a piece of equal stability; pieces meet, so that no gap is drawn between them."""
     edges = np.flatnonzero(np.diff(stable.astype(int))) + 1
@@ -151,8 +198,9 @@ def _places(branch: Branch, index: int) -> list[tuple[float, float, str]]:
     for point in branch.points:
         value = float(point.value.detach())
         height = float(point.state.detach()[index])
-        if branch.periods is not None:
-            height = float(branch.highest[np.abs(branch.values - value).argmin(), index])
+        row = _special_row(branch, point)
+        if row is not None:
+            height = float(row[1 + branch.lowest.shape[1] + index])  # of a cycle, its highest value
         places.append((value, height, _described(point)))
     return places
 
