@@ -16,7 +16,8 @@ from torch import Tensor
 from clinode.errors import ArgumentError, SolverError
 from clinode.system import Values
 
-TERMS = 18  # of the series over a step with 2 |A| h <= 1, whose next one is 1 / 19! = 8e-18
+from .doubling import gramian_of_flow, gramian_of_map
+from .lyapunov import refuse_rounding, solve_lyapunov
 
 
 def controllability_gramian(
@@ -28,8 +29,9 @@ def controllability_gramian(
     expm1((w_j + w_k) T) / (w_j + w_k). Any other A: the Taylor series of the integral over a short
     step, then doubling, W(2t) = W(t) + exp(A t) W(t) exp(A' t), which adds what is never negative;
     the block exponential of Van Loan 1978 (IEEE Trans. Autom. Control 23:395-404) gives the same at
-    eight times the cost. Infinite horizon: the Lyapunov equation A W + W A' = -B B' by
-    python-control. Maps: doubling (Smith 1968, SIAM J. Appl. Math. 16:198-201) for both.
+    eight times the cost. Maps: doubling. Infinite horizon: the equation A W + W A' = -B B' (of a
+    map, A W A' - W = -B B') by the routine of SLICOT that python-control's `gram` calls, asked for
+    the error of its answer too.
 
     Args:
         A: (..., state, state), per time unit; per step where `step` is given.
@@ -44,8 +46,8 @@ def controllability_gramian(
     Raises:
         ArgumentError: Matrices that do not fit each other or are not finite, a horizon that is not
             positive or no whole number of steps, an infinite one where A is not stable.
-        SolverError: The horizon is so long that W of an unstable A overflows, or the Lyapunov
-            equation is too close to singular.
+        SolverError: The horizon is so long that W of an unstable A overflows, or A is so far from
+            normal that rounding could change W by more than 1e-6 of its norm.
 
     Example:
         >>> controllability_gramian(torch.tensor([[-1.0]]), torch.tensor([[1.0]]), horizon=1.0)
@@ -174,14 +176,15 @@ def _gramian(A: Tensor, B: Tensor, horizon: float, step: float | int | None) -> 
     Q = (B @ B.mT).expand(torch.broadcast_shapes(A.shape, (*B.shape[:-1], A.shape[-1])))
     if step is not None:
         check_step(step)
-        W = _of_map(A, Q, None if math.isinf(horizon) else count_steps(horizon, step))
-    elif math.isinf(horizon):
-        check_stable(A)
-        W = _lyapunov(A, Q)
+    if math.isinf(horizon):
+        check_stable(A, is_map=step is not None)
+        W = solve_lyapunov(A, Q, is_map=step is not None)
+    elif step is not None:
+        W = gramian_of_map(A, Q, count_steps(horizon, step))
     elif torch.equal(A, A.mT) and not A.requires_grad:
         W = _in_eigenvectors(A, Q, horizon)
     else:
-        W = _by_doubling(A, Q, horizon)
+        W = gramian_of_flow(A, Q, horizon)
     if not W.isfinite().all():
         _refuse_overflow(A, horizon, is_map=step is not None)
     return (W + W.mT) / 2
@@ -193,95 +196,6 @@ def _in_eigenvectors(A: Tensor, Q: Tensor, horizon: float) -> Tensor:
     return vectors @ ((vectors.mT @ Q @ vectors) * weight) @ vectors.mT
 
 
-def _by_doubling(A: Tensor, Q: Tensor, horizon: float) -> Tensor:
-    size = _norm_bound(A.detach())
-    doublings = max(0, math.ceil(1 + math.log2(size) + math.log2(horizon))) if size > 0 else 0
-    h = math.ldexp(horizon, -doublings)
-    term = h * Q
-    W = term
-    for k in range(2, TERMS + 1):
-        half = A @ term
-        term = (h / k) * (half + half.mT)
-        W = W + term
-    E = torch.linalg.matrix_exp(A * h)
-    for k in range(doublings):
-        W = W + E @ W @ E.mT
-        if k < doublings - 1:
-            E = E @ E
-    return W
-
-
-def _norm_bound(A: Tensor) -> float:
-    """No less than the spectral norm of any member."""
-    sums = torch.linalg.matrix_norm(A, 1) * torch.linalg.matrix_norm(A, math.inf)
-    bound = torch.minimum(sums.sqrt(), torch.linalg.matrix_norm(A))
-    return float(bound.max()) if bound.numel() else 0.0
-
-
-def _of_map(A: Tensor, Q: Tensor, n_steps: int | None) -> Tensor:
-    """Sum of A^k Q A'^k over n_steps terms by doubling; over all of them where it is None."""
-    W, E = Q, A
-    if n_steps is not None:
-        for bit in bin(n_steps)[3:]:  # the leading one is k = 0
-            W, E = W + E @ W @ E.mT, E @ E
-            if bit == "1":
-                W, E = Q + A @ W @ A.mT, A @ E
-        return W
-    check_stable(A, is_map=True)
-    for _ in range(64):  # 2^64 terms: beyond what an eigenvalue below 1 - 1e-16 can leave
-        W, E = W + E @ W @ E.mT, E @ E
-        size = float(torch.linalg.matrix_norm(E.detach()).max()) if E.numel() else 0.0
-        if size**2 <= 1e-17:  # what is left out is at most size^2 |W|
-            return W
-    raise SolverError(
-        "the sum over all steps does not settle: A is stable but far from normal",
-        fix="ask for a finite horizon",
-    )
-
-
-def _lyapunov(A: Tensor, Q: Tensor) -> Tensor:
-    """W with A W + W A' = -Q, over batch axes."""
-    if not Q.numel():
-        return Q
-    A, members = A.expand(Q.shape).reshape(-1, *Q.shape[-2:]), Q.reshape(-1, *Q.shape[-2:])
-    solved = [_Lyapunov.apply(a, q) for a, q in zip(A, members, strict=True)]
-    return torch.stack(solved).reshape(Q.shape)  # pyright: ignore[reportArgumentType]
-
-
-class _Lyapunov(torch.autograd.Function):
-    """One Lyapunov equation; its gradient is one more of them, with A'."""
-
-    @staticmethod
-    def forward(ctx, A: Tensor, Q: Tensor) -> Tensor:
-        W = _solve_lyapunov(A.detach(), Q.detach())
-        ctx.save_for_backward(A, W)
-        return W
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        A, W = ctx.saved_tensors
-        S = _Lyapunov.apply(A.mT, (gradient + gradient.mT) / 2)
-        return 2 * S @ W, S  # pyright: ignore[reportReturnType]
-
-
-def _solve_lyapunov(A: Tensor, Q: Tensor) -> Tensor:
-    if torch.equal(A, A.mT):
-        return _in_eigenvectors(A, Q, math.inf)
-    import control  # takes seconds to import
-
-    solved = control.lyap(A.cpu().numpy(), Q.cpu().numpy())
-    W = torch.as_tensor(np.asarray(solved), dtype=A.dtype).to(A.device)
-    residual = float((A @ W + W @ A.mT + Q).norm())
-    size = float(2 * A.norm() * W.norm() + Q.norm())
-    if not residual <= 1e-10 * size:
-        raise SolverError(
-            f"the Lyapunov equation of A was solved to a residual of {residual:.1e} only, where "
-            f"its terms have size {size:.1e}",
-            fix="ask for a finite horizon",
-        )
-    return W
-
-
 def _refuse_overflow(A: Tensor, horizon: float, *, is_map: bool) -> None:
     eigenvalues = torch.linalg.eigvals(A.detach())
     if is_map:
@@ -290,11 +204,12 @@ def _refuse_overflow(A: Tensor, horizon: float, *, is_map: bool) -> None:
     else:
         rate = growth = float(eigenvalues.real.max())
         how = "real part"
-    longest = f", below {300 / rate:.3g} to be safe" if rate > 0 else ""
+    if not rate > 0:  # W itself would be small
+        refuse_rounding(math.inf, "ask for a shorter one")
     raise SolverError(
         f"the Gramian over a horizon of {horizon:g} exceeds 1e308: A has an eigenvalue of {how} "
         f"{growth:.6g}",
-        fix=f"ask for a shorter horizon{longest}",
+        fix=f"ask for a shorter horizon, below {300 / rate:.3g} to be safe",
     )
 
 

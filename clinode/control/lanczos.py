@@ -83,12 +83,17 @@ def quadrature_bounds(
     )
 
 
+def n_rows(A: sparse.csr_array) -> int:
+    """How many rows a sparse matrix has."""
+    return len(A.indptr) - 1
+
+
 class _Recurrence:
     """Lanczos' three-term recurrence from several unit vectors at once, without its vectors."""
 
     def __init__(self, A: sparse.csr_array, nodes: np.ndarray):
         self.A = A
-        self.current = np.zeros((A.shape[0], len(nodes)))
+        self.current = np.zeros((n_rows(A), len(nodes)))
         self.current[nodes, np.arange(len(nodes))] = 1.0
         self.previous = np.zeros_like(self.current)
         self.diagonal: list[np.ndarray] = []

@@ -6,10 +6,10 @@ defective one they are not even separate; the space that belongs to the whole gr
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import linalg
-from scipy.linalg import lapack
 from scipy.sparse import csgraph
 
 from clinode.errors import SolverError
@@ -40,7 +40,8 @@ def left_spaces(A: np.ndarray) -> list[LeftSpace]:
     Raises:
         SolverError: The eigenvalues of a group cannot be separated from the others.
     """
-    eigenvalues, left, right = linalg.eig(A, left=True, right=True)
+    solved: Any = linalg.eig(A, left=True, right=True)
+    eigenvalues, left, right = solved
     rounding = len(A) * np.finfo(float).eps
     overlap = np.maximum(np.abs((left.conj() * right).sum(0)), np.sqrt(rounding))
     error = rounding * linalg.norm(A) / overlap
@@ -48,7 +49,8 @@ def left_spaces(A: np.ndarray) -> list[LeftSpace]:
     n_groups, group = csgraph.connected_components(near, directed=False)
     if n_groups == len(A):
         return [LeftSpace(complex(v), left[:, [k]]) for k, v in enumerate(eigenvalues)]
-    T, Z = linalg.schur(A.conj().T, output="complex")
+    schur: Any = linalg.schur(A.conj().T, output="complex")
+    T, Z = schur
     place = np.abs(T.diagonal()[:, None] - eigenvalues.conj()).argmin(1)
     spaces = []
     for k in range(n_groups):
@@ -70,7 +72,8 @@ def left_spaces(A: np.ndarray) -> list[LeftSpace]:
 
 def _leading_vectors(T: np.ndarray, Z: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Schur vectors of the chosen eigenvalues, moved to the front."""
-    _, ordered, *_, info = lapack.ztrsen(chosen.astype(np.int32), T, Z, job="N", lwork=len(T))
+    (trsen,) = linalg.get_lapack_funcs(("trsen",), (T,))
+    _, ordered, *_, info = trsen(chosen.astype(np.int32), T, Z, job="N", lwork=len(T))
     if info != 0:
         raise SolverError("eigenvalues that nearly coincide cannot be put in another order")
     return ordered[:, : int(chosen.sum())]

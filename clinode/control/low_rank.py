@@ -20,6 +20,7 @@ from clinode.errors import ArgumentError, SolverError
 from clinode.system import Values
 
 from .gramian import check_eigenvalues
+from .lanczos import n_rows
 from .sparse import SparseWeights, is_symmetric, read_sparse, spectrum_ends
 
 MOST_SHIFTS = 60
@@ -84,7 +85,7 @@ def low_rank_gramian(A: SparseWeights, B: Values, *, tolerance: float = 1e-8) ->
         0.25
     """
     matrix, _ = read_sparse(A)
-    inputs = _checked_inputs(B, matrix.shape[0])
+    inputs = _checked_inputs(B, n_rows(matrix))
     if not 1e-12 <= tolerance < 1:
         raise ArgumentError(f"tolerance must lie between 1e-12 and 1, got {tolerance}")
     if not is_symmetric(matrix):

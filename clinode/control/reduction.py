@@ -213,7 +213,7 @@ def _at_most_square(B: np.ndarray) -> np.ndarray:
     """No more columns than rows, with the same B B': the routine behind takes no others."""
     if B.shape[1] <= B.shape[0]:
         return B
-    return np.linalg.qr(B.T, mode="r").T
+    return np.asarray(np.linalg.qr(B.T, mode="r")).T
 
 
 def _check_factor(A: np.ndarray, R: np.ndarray, B: np.ndarray, is_map: bool) -> None:

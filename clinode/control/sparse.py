@@ -6,7 +6,7 @@ powers of A. A few thousand regions or less: `average_controllability`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,13 @@ from torch import Tensor
 from clinode.errors import ArgumentError, SolverError
 
 from .gramian import check_eigenvalues, checked_horizon, count_steps, expm1_ratio
-from .lanczos import Part, quadrature_bounds
+from .lanczos import Part, n_rows, quadrature_bounds
 from .normalization import Network, Normalization, Weights, perron_root
 
 TERMS = 20  # of exp(A h) with |A| h <= 1; the next is 2e-20
 MOST_PARTS = 1000  # of the horizon
 SMALL = 20  # rows, below which eigenvalues are those of the dense matrix
+MOST_ERROR = 1e-6  # relative, of what has no bounds but those of rounding
 BLOCK_BYTES = 2**28  # vectors kept at a time
 
 SparseWeights = Weights | sparse.sparray | sparse.spmatrix
@@ -97,7 +98,8 @@ def sparse_average_controllability(
         ArgumentError: Weights that are no square, finite matrix; a position that does not exist; an
             unknown normalization; an infinite horizon where A is not stable, or of a directed
             network.
-        SolverError: The bounds do not close to the tolerance.
+        SolverError: The bounds do not close to the tolerance; over a finite horizon the value
+            overflows, or rounding could change it by 1e-6.
 
     Example:
         >>> W = sparse.csr_array([[0.0, 1.0], [1.0, 0.0]])
@@ -106,21 +108,23 @@ def sparse_average_controllability(
     """
     rule = Normalization(normalization, c, None if step is None else float(step))
     weights, labels = read_sparse(W)
-    chosen = _checked_nodes(nodes, weights.shape[0])
+    chosen = _checked_nodes(nodes, n_rows(weights))
     if horizon is None:
         horizon = 1.0 if rule.map_step is None else math.inf
     T = checked_horizon(horizon)
     A, radius = dynamics(weights, rule)
     if rule.map_step is not None and math.isfinite(T):
-        values, width = _by_steps(A, chosen, count_steps(T, rule.map_step))
-        low, high, how = values - width, values + width, "powers of A"
+        n_steps, how = count_steps(T, rule.map_step), "powers of A"
+        low, high = _with_rounding(lambda a: _by_steps(a, chosen, n_steps), A, n_steps, flow=False)
     elif is_symmetric(weights):
         low, high, n_steps = _by_lanczos(A, chosen, T, rule, radius, tolerance)
         how = f"between Gauss and Radau after {n_steps} steps of Lanczos"
     elif math.isfinite(T):
-        values, width, n_parts = _by_series(A, chosen, T)
-        low, high = values - width, values + width
-        how = f"series of exp(A t) over {n_parts} parts of the horizon"
+        parts = _n_parts(A, T)
+        low, high = _with_rounding(
+            lambda a: _by_series(a, chosen, T, parts), A, TERMS * parts, flow=True
+        )
+        how = f"series of exp(A t) over {parts} parts of the horizon"
     else:
         raise ArgumentError(
             "a large directed network has no infinite horizon here: nothing bounds the rest",
@@ -194,7 +198,7 @@ def dynamics(W: sparse.csr_array, rule: Normalization) -> tuple[sparse.csr_array
     radius = _radius(W)
     A = W / (rule.c + radius)
     if rule.map_step is None:
-        A = A - sparse.eye_array(W.shape[0], format="csr")
+        A = A - sparse.eye_array(n_rows(W), format="csr")
     return sparse.csr_array(A), radius
 
 
@@ -236,38 +240,25 @@ def _by_lanczos(
     return quadrature_bounds(A, nodes, parts, tolerance=tolerance)
 
 
-def _by_steps(
-    A: sparse.csr_array, nodes: np.ndarray, n_steps: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of |A^k e_i|^2 over the steps, and its rounding."""
-    columns = _unit_columns(A.shape[0], nodes)
+def _by_steps(A: sparse.csr_array, nodes: np.ndarray, n_steps: int) -> np.ndarray:
+    """Sum of |A^k e_i|^2 over the steps."""
+    columns = _unit_columns(n_rows(A), nodes)
     total = np.ones(len(nodes))
     for _ in range(n_steps - 1):
         columns = A @ columns
         total += np.einsum("ij,ij->j", columns, columns)
-    if not np.isfinite(total).all():
-        raise SolverError(f"average controllability over {n_steps} steps exceeds 1e308")
-    return total, 4 * n_steps * np.finfo(float).eps * total
+    return total
 
 
-def _by_series(
-    A: sparse.csr_array, nodes: np.ndarray, horizon: float
-) -> tuple[np.ndarray, np.ndarray, int]:
+def _by_series(A: sparse.csr_array, nodes: np.ndarray, horizon: float, n_parts: int) -> np.ndarray:
     """Integral of |exp(A t) e_i|^2 by the Taylor series of exp(A t) over parts with |A| h <= 1."""
-    size = math.sqrt(float(abs(A).sum(axis=0).max()) * float(abs(A).sum(axis=1).max()))
-    n_parts = max(1, math.ceil(size * horizon))
-    if n_parts > MOST_PARTS:
-        raise ArgumentError(
-            f"a horizon of {horizon:g} takes {n_parts} parts of the series",
-            fix="a shorter one, or average_controllability of the dense matrix",
-        )
     h = horizon / n_parts
     points, weight = np.polynomial.legendre.leggauss(TERMS)  # exact for squares of the series
     powers, weight = ((1 + points[:, None]) / 2) ** np.arange(TERMS), h / 2 * weight
-    at_once = max(1, BLOCK_BYTES // (16 * TERMS * A.shape[0]))
+    at_once = max(1, BLOCK_BYTES // (16 * TERMS * n_rows(A)))
     total = []
     for start in range(0, len(nodes), at_once):
-        columns = _unit_columns(A.shape[0], nodes[start : start + at_once])
+        columns = _unit_columns(n_rows(A), nodes[start : start + at_once])
         sums = np.zeros(columns.shape[1])
         for _ in range(n_parts):
             terms = [columns]
@@ -278,13 +269,48 @@ def _by_series(
             sums += weight @ np.einsum("kni,kni->ki", inside, inside)
             columns = stacked.sum(0)
         total.append(sums)
-    values = np.concatenate(total)
+    return np.concatenate(total)
+
+
+def _n_parts(A: sparse.csr_array, horizon: float) -> int:
+    size = math.sqrt(float(abs(A).sum(axis=0).max()) * float(abs(A).sum(axis=1).max()))
+    n_parts = max(1, math.ceil(size * horizon))
+    if n_parts > MOST_PARTS:
+        raise ArgumentError(
+            f"a horizon of {horizon:g} takes {n_parts} parts of the series",
+            fix="a shorter one, or average_controllability of the dense matrix",
+        )
+    return n_parts
+
+
+def _with_rounding(
+    route: Callable[[sparse.csr_array], np.ndarray],
+    A: sparse.csr_array,
+    n_products: int,
+    *,
+    flow: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds of what a route finds.
+
+    Rounding travels no faster than it would if no two influences canceled, with |A| in place of A
+    (of a flow, but for its diagonal).
+    """
+    values = route(A)
+    diagonal = sparse.diags_array(A.diagonal() if flow else abs(A.diagonal()))
+    free = abs(A) - sparse.diags_array(abs(A.diagonal())) + diagonal
+    most = values if (A != free).nnz == 0 else route(sparse.csr_array(free))
     if not np.isfinite(values).all():
         raise SolverError(
-            f"average controllability over a horizon of {horizon:g} exceeds 1e308",
+            "average controllability over this horizon exceeds 1e308", fix="ask for a shorter one"
+        )
+    width = 4 * n_products * np.finfo(float).eps * most
+    if not (width <= MOST_ERROR * values).all():
+        raise SolverError(
+            "rounding may move average controllability over this horizon by "
+            f"{np.max(width / values):.0e} of its size, because influences cancel",
             fix="ask for a shorter horizon",
         )
-    return values, 4 * TERMS * n_parts * np.finfo(float).eps * values, n_parts
+    return values - width, values + width
 
 
 def _unit_columns(n: int, nodes: np.ndarray) -> np.ndarray:
@@ -295,7 +321,7 @@ def _unit_columns(n: int, nodes: np.ndarray) -> np.ndarray:
 
 def spectrum_ends(A: sparse.csr_array, tolerance: float = 1e-8) -> tuple[float, float]:
     """An interval that holds the eigenvalues of a symmetric A, wider by some tolerance |A|."""
-    if A.shape[0] < SMALL:
+    if n_rows(A) < SMALL:
         eigenvalues = np.linalg.eigvalsh(A.toarray())
         return float(eigenvalues[0]), float(eigenvalues[-1])
     low, vector = _eigenpair(A, "SA", tolerance)
@@ -305,9 +331,10 @@ def spectrum_ends(A: sparse.csr_array, tolerance: float = 1e-8) -> tuple[float, 
 
 
 def _eigenpair(A: sparse.csr_array, which: str, tolerance: float) -> tuple[float, np.ndarray]:
-    start = np.random.default_rng(0).uniform(0.5, 1.5, A.shape[0])
+    start = np.random.default_rng(0).uniform(0.5, 1.5, n_rows(A))
+    tol: Any = tolerance  # SciPy's default is an int, which its annotation was taken from
     try:
-        values, vectors = linalg.eigsh(A, k=1, which=which, v0=start, tol=tolerance)
+        values, vectors = linalg.eigsh(A, k=1, which=which, v0=start, tol=tol)
     except linalg.ArpackNoConvergence as error:
         raise SolverError(
             "the ends of the spectrum were not found in the steps that Lanczos has",
@@ -323,11 +350,11 @@ def _radius(W: sparse.csr_array) -> float:
         root = perron_root(W)
         if root is not None:
             return root
-    if W.shape[0] < SMALL:
+    if n_rows(W) < SMALL:
         return float(np.abs(np.linalg.eigvals(W.toarray())).max())
     if is_symmetric(W):
         return abs(_eigenpair(W, "LM", 0.0)[0])
-    start = np.random.default_rng(0).uniform(0.5, 1.5, W.shape[0])
+    start = np.random.default_rng(0).uniform(0.5, 1.5, n_rows(W))
     try:
         found = linalg.eigs(W, k=1, which="LM", v0=start, return_eigenvectors=False)
     except linalg.ArpackNoConvergence as error:

@@ -132,6 +132,70 @@ def test_fast_and_slow_modes_keep_their_scales():
     torch.testing.assert_close(finite, expected, rtol=1e-6, atol=0)
 
 
+def sheared(n, strength, seed=0):
+    """Stable by its eigenvalues, -1 all of them, and far from normal."""
+    rng = np.random.default_rng(seed)
+    turn, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    A = turn @ (np.triu(rng.normal(size=(n, n)), 1) * strength - np.eye(n)) @ turn.T
+    return torch.tensor(A), torch.tensor(rng.normal(size=(n, 1)))
+
+
+def by_many_digits(A, B):
+    """The infinite-horizon Gramian by eigenvectors in 150 digits."""
+    with mpmath.workdps(150):
+        w, V = mpmath.eig(mpmath.matrix(A.tolist()))
+        b = V**-1 * mpmath.matrix(B.tolist())
+        n = len(A)
+        G = mpmath.matrix(n, n)
+        for j in range(n):
+            for k in range(n):
+                G[j, k] = -b[j] * mpmath.conj(b[k]) / (w[j] + mpmath.conj(w[k]))
+        W = V * G * V.H
+        return np.array([[float(W[j, k].real) for k in range(n)] for j in range(n)])
+
+
+def right_or_refused(A, B, horizon, step=None):
+    try:
+        return controllability_gramian(A, B, horizon, step=step).numpy()
+    except (SolverError, ArgumentError) as error:
+        if not any(words in str(error) for words in ("far from normal", "has not a")):
+            raise
+        return None
+
+
+@pytest.mark.parametrize("horizon", [60.0, math.inf])
+@pytest.mark.parametrize(
+    ("n", "strength"), [(6, 1.0), (6, 10.0), (12, 1.0), (12, 10.0), (6, 100.0), (6, 1e3)]
+)
+def test_far_from_normal_gramians_are_right_or_refused(n, strength, horizon):
+    A, B = sheared(n, strength)
+    found = right_or_refused(A, B, horizon)
+    if found is None:
+        assert strength > 1
+        return
+    expected = by_many_digits(A.numpy(), B.numpy())
+    assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("horizon", [200.0, math.inf])
+def test_far_from_normal_maps_are_right_or_refused(horizon):
+    for strength in (0.1, 1.0, 10.0, 100.0):
+        A, B = sheared(6, strength)
+        A = (A + torch.eye(6, dtype=A.dtype)) + 0.3 * torch.eye(6, dtype=A.dtype)
+        found = right_or_refused(A, B, horizon, step=1.0)
+        if found is None:
+            assert strength > 1
+            continue
+        with mpmath.workdps(100):
+            M, x = mpmath.matrix(A.tolist()), mpmath.matrix(B.tolist())
+            total = mpmath.matrix(6, 6)
+            for _ in range(200):
+                total += x * x.T
+                x = M * x
+            expected = np.array(total.tolist(), dtype=float)
+        assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
 def test_traces_are_dual():
     A, B = system("stable", seed=9)
     for T, step in [(1.5, None), (math.inf, None)]:
@@ -241,3 +305,17 @@ def test_a_horizon_that_overflows_is_refused_with_a_shorter_one():
 def test_what_is_no_question_is_refused(A, B, horizon, step, words):
     with pytest.raises(ArgumentError, match=words):
         controllability_gramian(A, B, horizon, step=step)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+@pytest.mark.parametrize("horizon", [1.0, math.inf])
+@pytest.mark.parametrize("kind", ["stable", "symmetric"])
+def test_gramians_on_a_gpu_are_those_on_the_cpu(kind, horizon):
+    A, B = system(kind, n=20, seed=13)
+    for step in (None, 1.0):
+        scaled = A if step is None else 0.9 * A / torch.linalg.matrix_norm(A, 2)
+        found = controllability_gramian(scaled.cuda(), B.cuda(), horizon, step=step)
+        assert found.is_cuda
+        expected = controllability_gramian(scaled, B, horizon, step=step)
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-10, atol=1e-10)

@@ -33,12 +33,16 @@ def trace_by_region(A, horizon, step=None):
     return torch.stack([torch.trace(W) for W in grams])
 
 
+def arrays(data_dir, name, file="connectome.npz"):
+    path = data_dir / "connectomes" / name / file
+    if not path.is_file():
+        pytest.skip(f"no {name} in the data folder")
+    return np.load(path, allow_pickle=False)
+
+
 @pytest.fixture(scope="session")
 def nctpy(data_dir):
-    path = data_dir / "connectomes" / "nctpy_fixtures" / "fixtures.npz"
-    if not path.is_file():
-        pytest.skip("no vectors of nctpy in the data folder")
-    return np.load(path, allow_pickle=False)
+    return arrays(data_dir, "nctpy_fixtures", "fixtures.npz")
 
 
 def test_values_are_those_of_nctpy(nctpy):
@@ -60,6 +64,33 @@ def test_directed_averages_are_those_of_nctpy_1_2_and_not_of_its_schur_form():
     np.testing.assert_allclose(found, expected, atol=5e-9)
     found = average_controllability(A.T, "nctpy discrete").values
     np.testing.assert_allclose(found, other, atol=5e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "average", "modal"),
+    [
+        ("hcp_schaefer100", 0.888, -0.982),
+        ("hcp_schaefer200", 0.770, -0.984),
+        ("hcp_schaefer400", 0.725, -0.979),
+    ],
+)
+def test_both_follow_the_strength_of_cortical_regions(data_dir, name, average, modal):
+    W = arrays(data_dir, name)["weights"]
+    for found, expected in [
+        (average_controllability(W, "nctpy discrete"), average),
+        (modal_controllability(W), modal),
+    ]:
+        correlation = np.corrcoef(W.sum(1), found.values.numpy())[0, 1]
+        assert correlation == pytest.approx(expected, abs=6e-4)
+
+
+def test_the_nerve_cells_of_a_worm_have_a_defective_eigenvalue_and_modal_values(data_dir):
+    W = arrays(data_dir, "celegans279")["weights"]
+    found = modal_controllability(W)
+    A = W / (1 + np.abs(np.linalg.eigvals(W)).max())
+    bound = (1 - np.abs(np.linalg.eigvals(A)) ** 2).sum()
+    assert float(found.values.sum()) == pytest.approx(bound, rel=1e-6)
+    assert "269 distinct eigenvalues" in found.statement
 
 
 def test_path_of_three_has_its_published_values():
@@ -174,8 +205,9 @@ def test_modal_of_a_chain_one_way_is_that_of_one_defective_eigenvalue():
 
 def test_modal_that_rounding_decides_is_refused():
     rng = np.random.default_rng(0)
-    A = np.triu(rng.normal(size=(40, 40)), 1) + np.diag(np.linspace(0.1, 0.9, 40))
-    with pytest.raises(SolverError, match=r"undecided|cannot be separated"):
+    turn, _ = np.linalg.qr(rng.normal(size=(40, 40)))
+    A = turn @ (np.triu(rng.normal(size=(40, 40)), 1) + np.diag(np.linspace(0.1, 0.9, 40))) @ turn.T
+    with pytest.raises(SolverError, match="undecided"):
         modal_controllability(A, "none")
 
 
@@ -219,3 +251,14 @@ def test_an_overflowing_horizon_and_an_unstable_map_are_refused():
         modal_controllability(2 * undirected(), "none")
     with pytest.raises(ArgumentError, match="horizon must be positive"):
         modal_controllability(undirected(), "nctpy", horizon=math.inf)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+@pytest.mark.parametrize("make", [undirected, directed])
+def test_values_on_a_gpu_are_those_on_the_cpu(make):
+    W = torch.tensor(make())
+    for ask in (average_controllability, modal_controllability):
+        found = ask(W.cuda()).values
+        assert found.is_cuda
+        torch.testing.assert_close(found.cpu(), ask(W).values, rtol=1e-11, atol=0)

@@ -64,6 +64,26 @@ def test_an_unstable_network_has_finite_horizons():
             sparse_average_controllability(A, [5], "none", math.inf)
 
 
+def test_values_that_rounding_makes_are_refused():
+    # grows by 1e10 a step against its own sign, and never does: in the plane it starts in, A^2 = 0
+    A = np.zeros((30, 30))
+    A[:2, :2] = [[1e10, 1e10], [-1e10, -1e10]]
+    assert sparse_average_controllability(A, [0], "none", 2.0, step=1.0).values.item() == (
+        pytest.approx(1 + 2e20)
+    )
+    for given in ({"horizon": 20.0, "step": 1.0}, {"horizon": 1e-8}):
+        with pytest.raises(SolverError, match=r"influences cancel|exceeds 1e308"):
+            sparse_average_controllability(A, [0], "none", **given)
+
+
+@pytest.mark.parametrize("name", ["nctpy", "nctpy discrete"])
+def test_signed_directed_networks_are_those_of_the_dense_matrix(name):
+    W = network(100, directed=True, signed=True, seed=5)
+    found = sparse_average_controllability(W, [0, 60], name, 3.0)
+    dense = average_controllability(W.toarray(), name, 3.0).values[[0, 60]]
+    torch.testing.assert_close(found.values, dense, rtol=1e-10, atol=0)
+
+
 @pytest.mark.slow
 def test_every_region_of_two_thousand_is_bracketed():
     W = network(2000, seed=3, degree=12)
