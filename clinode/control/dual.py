@@ -30,7 +30,7 @@ from .stages import Stages, in_steps
 from .trials import Trials, run_trials
 
 METHODS = ("quadrature", "belief")
-MOST_STEPS = 3  # decisions that quadrature over beliefs is used for
+FEW_STEPS, MOST_STEPS = 2, 3  # decisions by quadrature unasked, and at all
 STRAIGHT = 1e-9  # relative derivative that counts as none
 N_GUESSES = 5  # random ones, beside those that cautious and certainty equivalent control give
 N_LOOKS = 32  # random states at which it is looked for
@@ -75,6 +75,7 @@ class DualSolution:
         accuracy: By quadrature, by how much the cost changes with half the nodes; None in belief
             space, where only trials tell.
         separates: Whether all three are the same by theory, and why not.
+        tree: By quadrature: costs of beliefs.
         gain: None: the input is no linear function of a state.
         filter_gain: None: the filter's gain depends on the belief.
     """
@@ -88,8 +89,23 @@ class DualSolution:
     separates: Separation
     verdict: str
     accuracy: float | None
+    tree: BeliefTree | None = None
     gain: None = None
     filter_gain: None = None
+
+    def cost_of(self, actions: Tensor) -> Tensor:
+        """By quadrature: what first inputs (action) cost if the best behavior follows, (action).
+
+        Raises:
+            ArgumentError: The problem was solved in belief space.
+        """
+        if self.tree is None:
+            raise ArgumentError(
+                "in belief space only the plan has a cost", fix="method='quadrature'"
+            )
+        filter = self.tree.filter
+        start = _after_first_reading(filter, first_belief(self.problem, filter))
+        return self.tree.cost(0, start.expand(len(actions), -1), actions.unsqueeze(-1))
 
     @property
     def policy(self) -> BeliefPolicy:
@@ -143,8 +159,8 @@ def dual_control(
         problem: With a horizon, and sensors.
         step: Of a flow: length of the steps in which it is controlled.
         method: "quadrature", "belief", or None: quadrature for one input, one reading and at most
-            three steps.
-        n_nodes: Of the quadrature over each reading; 320 for two steps, 48 for three.
+            two steps. It does three as well, in minutes.
+        n_nodes: Of the quadrature over each reading; 320 for two steps, 32 for three.
         inputs: First guess for the plans, (step, input).
         replans: Whether policies plan anew after every reading (slow), or follow the feedback of
             their first plan; quadrature is anew at every step in any case.
@@ -158,7 +174,8 @@ def dual_control(
     if problem.start.ndim > 1:
         raise ArgumentError("initial_state has batch axes, a belief has one mean")
     is_small = problem.n_steps <= MOST_STEPS and problem.system.n_inputs == problem.n_sensors == 1
-    method = method or ("quadrature" if is_small else "belief")
+    if method is None:
+        method = "quadrature" if is_small and problem.n_steps <= FEW_STEPS else "belief"
     if method not in METHODS:
         raise ArgumentError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method == "quadrature" and not is_small:
@@ -168,7 +185,7 @@ def dual_control(
         )
     filter = filter_of(problem)
     before = first_belief(problem, filter)
-    start = filter.joined(filter.split(before)[0], filter.gain(0, before)[0])
+    start = _after_first_reading(filter, before)
     ways = {
         "cautious": Planner(filter.as_stages(learns=False), None, True, max_iterations, replans),
         "certainty equivalent": Planner(
@@ -177,7 +194,7 @@ def dual_control(
     }
     guess = filter.stages.rest.expand(problem.n_steps, -1) if inputs is None else inputs.double()
     plans = {name: planner.first(start, guess[None]) for name, planner in ways.items()}
-    accuracy = None
+    accuracy, tree = None, None
     if method == "belief":
         guesses = _guesses(guess, *(plan.inputs[:, 0] for plan in plans.values()))
         planner = Planner(filter.as_stages(), None, True, max_iterations, replans)
@@ -194,13 +211,16 @@ def dual_control(
     if method == "belief":
         cost = float(plans["dual"].cost[0])
     else:
-        n_nodes = n_nodes or (320 if problem.n_steps <= 2 else 48)
-        choices, cost = _by_quadrature(problem, filter, before, start, choices, n_nodes)
+        n_nodes = n_nodes or (320 if problem.n_steps <= 2 else 32)
+        tree = BeliefTree(filter, n_nodes)
+        choices, cost = _by_quadrature(problem, tree, before, start, choices)
         accuracy = abs(cost - BeliefTree(filter, n_nodes // 2).over_first_reading(before))
     exact, why = exactness(problem, filter)
     separates = separation(problem, problem.n_steps)
     verdict = _verdict(method, exact, cost, choices["cautious"].cost)
-    return DualSolution(problem, method, exact, why, cost, choices, separates, verdict, accuracy)
+    return DualSolution(
+        problem, method, exact, why, cost, choices, separates, verdict, accuracy, tree
+    )
 
 
 def _verdict(method: str, exact: bool, cost: float, cautious: float | None) -> str:
@@ -220,6 +240,11 @@ def _guesses(guess: Tensor, cautious: Tensor, certain: Tensor, seed: int = 0) ->
     size = torch.maximum(cautious.abs().amax(), (certain - guess).abs().amax()).clamp(min=1e-3)
     random = torch.randn(N_GUESSES, *guess.shape, generator=generator, dtype=torch.float64)
     return torch.cat([torch.stack([guess, cautious, certain]), cautious + size * random])
+
+
+def _after_first_reading(filter: Filter, before: Tensor) -> Tensor:
+    """What is known once the first reading was the expected one."""
+    return filter.joined(filter.split(before)[0], filter.gain(0, before)[0])
 
 
 class Planner:
@@ -289,20 +314,20 @@ class Planner:
 
 def _by_quadrature(
     problem: ControlProblem,
-    filter: Filter,
+    tree: BeliefTree,
     before: Tensor,
     start: Tensor,
     choices: dict[str, Choice],
-    n_nodes: int,
 ) -> tuple[dict[str, Choice], float]:
     """The dual choice, and what the first inputs of the others cost if the best follows them."""
-    tree, one = BeliefTree(filter, n_nodes), start.unsqueeze(0)
+    one = start.unsqueeze(0)
     action, least = tree.best(0, one)
     made = {"dual": Choice(action[0], float(least), BeliefPolicy(problem, tree.act))}
     for name, choice in choices.items():
         cost = float(tree.cost(0, one, choice.action.unsqueeze(0)))
         made[name] = replace(choice, cost=cost)
-    return made, tree.over_first_reading(before)
+    tells = bool((tree.filter.gain(0, before)[1] != 0).any())
+    return made, tree.over_first_reading(before) if tells else float(least)
 
 
 def exactness(problem: ControlProblem, filter: Filter, seed: int = 0) -> tuple[bool, str]:

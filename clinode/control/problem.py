@@ -76,7 +76,7 @@ class ControlProblem:
             function of (t, x) that gives V, (..., sensor, sensor). None: the readings are exact.
         horizon: In the system's time unit, of a map a whole number of its steps; None is endless.
         limits: Lowest and highest input: numbers, or (input,) each.
-        final_cost: Counted once, at the horizon; None is the state cost.
+        final_cost: Counted once, at the horizon; None is the state cost of a map, none of a flow.
         initial_state: Mean of the state at time 0, absolute; None is the operating point of a
             `LinearSystem`, or the states' defaults.
         initial_covariance: Of the state at time 0, before the first reading; zero by default.
@@ -160,11 +160,9 @@ class ControlProblem:
     @functools.cached_property
     def final(self) -> Quadratic:
         """The final cost as tensors."""
-        return (
-            self.stage
-            if self.final_cost is None
-            else self._quadratic(self.final_cost, "final_cost")
-        )
+        if self.final_cost is not None:
+            return self._quadratic(self.final_cost, "final_cost")
+        return self.stage if self.is_map else replace(self.stage, weight=0 * self.stage.weight)
 
     @functools.cached_property
     def R(self) -> Tensor:

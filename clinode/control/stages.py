@@ -191,7 +191,7 @@ def sampled_problem(problem: ControlProblem, step: float | int) -> ControlProble
         problem,
         system=made,
         state_cost=_scaled(problem.stage, step),
-        final_cost=_scaled(problem.final, 1.0),
+        final_cost=None if problem.final_cost is None else _scaled(problem.final, 1.0),
         input_cost=problem.R * step,
         sensors=problem.sensors,
         process_noise=process,

@@ -140,7 +140,9 @@ def test_to_a_far_horizon_the_first_gain_is_that_of_no_horizon():
 def test_a_flow_to_a_horizon_solves_the_riccati_differential_equations():
     A, B, C, Q, R, W, V = matrices(4)
     T, n = 1.3, len(A)
-    problem = drawn(4, False, horizon=T, initial_covariance=0.2, initial_state=np.ones(n))
+    problem = drawn(
+        4, False, horizon=T, initial_covariance=0.2, initial_state=np.ones(n), final_cost=Q
+    )
     solution = lqg(problem)
 
     def backward(s, y):
