@@ -6,7 +6,7 @@ a small residual says little about W where A is far from normal.
 
 import math
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import slycot
 import torch
@@ -31,7 +31,7 @@ def solve_lyapunov(A: Tensor, Q: Tensor, *, is_map: bool) -> Tensor:
     return torch.stack(solved).reshape(Q.shape)  # pyright: ignore[reportArgumentType]
 
 
-def refuse_rounding(error: float, fix: str) -> None:
+def refuse_rounding(error: float, fix: str) -> NoReturn:
     """Raise SolverError: there is a Gramian, but double precision does not know it."""
     size = f"by {error:.0e} of its norm" if math.isfinite(error) else "without bound"
     raise SolverError(
@@ -63,6 +63,14 @@ def _solve(A: Tensor, Q: Tensor, *, is_map: bool) -> Tensor:
         values, vectors = torch.linalg.eigh(A)
         pairs = values[:, None] * values - 1 if is_map else values[:, None] + values
         return vectors @ ((vectors.mT @ Q @ vectors) / -pairs) @ vectors.mT
+    W, error = _bartels_stewart(A, Q, is_map=is_map)
+    if not error <= MOST_ERROR:
+        refuse_rounding(error, "ask for a finite one")
+    return W
+
+
+def _bartels_stewart(A: Tensor, Q: Tensor, *, is_map: bool) -> tuple[Tensor, float]:
+    """W and a bound of its relative error, infinite where it is not even computed."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", SlycotResultWarning)
         try:
@@ -74,7 +82,5 @@ def _solve(A: Tensor, Q: Tensor, *, is_map: bool) -> Tensor:
                 trana="T",
             )
         except (SlycotResultWarning, SlycotArithmeticError):
-            error = math.inf
-    if not error <= MOST_ERROR:
-        refuse_rounding(error, "ask for a finite one")
-    return torch.as_tensor(solved / scale, dtype=A.dtype).to(A.device)
+            return torch.full_like(A, math.nan), math.inf
+    return torch.as_tensor(solved / scale, dtype=A.dtype).to(A.device), float(error)
