@@ -74,8 +74,23 @@ def _whole(transfers: Transfers, size: float) -> tuple[arb_mat, arb_mat]:
         h = math.ldexp(1.0, math.floor(math.log2(1 / size)))
         W, _ = _piece(A, B, h, size, starts)
         return _endless(W, (A * h).exp()), starts
-    doublings = max(0, math.ceil(math.log2(size * transfers.horizon / LONGEST_PIECE)))
-    h = math.ldexp(transfers.horizon, -doublings)
+    return finite_gramian(A, B, transfers.horizon, size, starts)
+
+
+def finite_gramian(
+    A: arb_mat, B: arb_mat, horizon: float, size: float, starts: arb_mat
+) -> tuple[arb_mat, arb_mat]:
+    """W over a finite horizon in continuous time, and where the starts (state, pair) drift.
+
+    Args:
+        A: (state, state).
+        B: (state, input).
+        horizon: T.
+        size: No less than the spectral norm of A.
+        starts: Deviations.
+    """
+    doublings = max(0, math.ceil(math.log2(max(size * horizon, 1e-300) / LONGEST_PIECE)))
+    h = math.ldexp(horizon, -doublings)
     W, moved = _piece(A, B, h, size, starts)
     if not doublings:
         return W, moved

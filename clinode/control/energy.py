@@ -174,7 +174,7 @@ class _Table:
         """What ball arithmetic and exact arithmetic know."""
         for i, pair in enumerate(pairs):
             ball, verdict = found.balls[i], found.verdicts[i]
-            log10 = math.inf if verdict == "unreachable" else _log10(ball)
+            log10 = math.inf if verdict == "unreachable" else log10_of(ball)
             if not verdict and (log10 <= self.log10[pair] or log10 == -math.inf):
                 continue
             self.verdict[pair] = verdict or "lower bound"
@@ -182,7 +182,7 @@ class _Table:
             self.route[pair] = found.routes[i]
             self.bound[pair] = math.inf
             if verdict:
-                self.bound[pair] = 0.0 if verdict == "unreachable" else _relative(ball)
+                self.bound[pair] = 0.0 if verdict == "unreachable" else relative_error(ball)
                 self.reach_error[pair] = found.reach_errors[i]
 
     def energy(self, shape: tuple[int, ...], largest: tuple[float, bool]) -> Energy:
@@ -217,11 +217,13 @@ def _largest(
     return min(bounds.energy, most), only_energy
 
 
-def _log10(ball: arb) -> float:
+def log10_of(ball: arb) -> float:
+    """log10 of the middle; -inf where the ball is not certainly positive."""
     return float((ball.log() / arb(10).log()).mid()) if ball > 0 else -math.inf
 
 
-def _relative(ball: arb) -> float:
+def relative_error(ball: arb) -> float:
+    """Of the middle of a ball as float64, at most."""
     if ball == 0:
         return 0.0
     rounding = 2.0**-53  # of the value as float64

@@ -6,6 +6,7 @@ function of symmetric matrices is Lipschitz in the Frobenius norm with the const
 function, so the residual of the eigenproblem bounds the error of the energy.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -22,11 +23,10 @@ def full_control_energies(transfers: Transfers) -> Bracket | None:
     A, B, T = transfers.A, transfers.B, transfers.horizon
     if transfers.is_map or transfers.readout is not None or B.shape[0] > B.shape[1]:
         return None
-    scale = _multiple_of_identity(B)
+    scale = multiple_of_identity(B)
     if scale is None or not transfers.is_symmetric:
         return None
-    values, vectors = (part.numpy() for part in torch.linalg.eigh(torch.from_numpy(A)))
-    off, skewed = _residual(A, values, vectors)
+    values, vectors, off, skewed = symmetric_modes(A.tobytes(), len(A))
     top, bottom = values[-1] + off, values[0] - off
     if top >= 0 if transfers.is_endless else top * T > 300:
         return None
@@ -55,7 +55,19 @@ def full_control_energies(transfers: Transfers) -> Bracket | None:
     return Bracket(low, high, aim_error, length)
 
 
-def _multiple_of_identity(B: Array) -> float | None:
+@functools.lru_cache(maxsize=2)
+def symmetric_modes(entries: bytes, n: int) -> tuple[Array, Array, float, float]:
+    """Eigenvalues w and eigenvectors V of a symmetric matrix given by its bytes, and their errors.
+
+    The errors are bounds on |A - U diag(w) U'|, U the orthogonal matrix nearest to V, and on
+    |V'V - 1|. Kept: the next pairs of the same system begin here.
+    """
+    A = np.frombuffer(entries).reshape(n, n)
+    values, vectors = (x.numpy() for x in torch.linalg.eigh(torch.tensor(A)))
+    return values, vectors, *_residual(A, values, vectors)
+
+
+def multiple_of_identity(B: Array) -> float | None:
     """c where B B' = c 1 in every bit: a scaled permutation, possibly with silent inputs."""
     used = B[:, (B != 0).any(axis=0)]
     if used.shape[0] != used.shape[1] or ((used != 0).sum(axis=0) != 1).any():
@@ -67,7 +79,6 @@ def _multiple_of_identity(B: Array) -> float | None:
 
 
 def _residual(A: Array, values: Array, vectors: Array) -> tuple[float, float]:
-    """Bounds on |A - U diag(w) U'|, U the orthogonal matrix nearest to V, and on |V'V - 1|."""
     n = len(A)
     rounding = (n + 4) * UNIT * SLACK
     gram = vectors.T @ vectors

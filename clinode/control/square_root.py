@@ -142,11 +142,11 @@ def _norm_bound(A: Array) -> float:
 
 
 @functools.cache
-def _nodes() -> tuple[Array, Array]:
+def gauss_legendre(n: int) -> tuple[Array, Array]:
     """Nodes and weights of Gauss-Legendre quadrature on [0, 1], each the nearest float64."""
     old, ctx.prec = ctx.prec, 120
     try:
-        roots = [arb.legendre_p_root(NODES, k, weight=True) for k in range(NODES)]
+        roots = [arb.legendre_p_root(n, k, weight=True) for k in range(n)]
         nodes = [float(((1 + x) / 2).mid()) for x, _ in roots]
         weights = [float((w / 2).mid()) for _, w in roots]
     finally:
@@ -157,7 +157,7 @@ def _nodes() -> tuple[Array, Array]:
 def _piece(A: Array, B: Array, h: float) -> Factor:
     """The factor over a piece with |A| h <= 1: columns sqrt(w_i) exp(A s_i) B at the nodes s_i."""
     n, m = B.shape
-    nodes, weights = _nodes()
+    nodes, weights = gauss_legendre(NODES)
     size, theta = _norm_bound(A), _norm_bound(A) * h
     terms, error = _taylor(A, B, h, size)
     powers = nodes[None, :] ** np.arange(TERMS)[:, None]
