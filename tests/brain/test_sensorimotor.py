@@ -159,9 +159,9 @@ def test_who_knows_of_the_noise_of_commands_reaches_at_less_cost():
             arm, 0.0, 1e-3, horizon=0.5, final_cost=final, initial_state=arm.posture(0.0, 0.35)
         )
 
-    aware, blind = ilqg(task(0.2), step=0.01), ilqg(task(0.0), step=0.01)
+    aware, blind = ilqg(task(0.05), step=0.01), ilqg(task(0.0), step=0.01)
     costs = [
-        run_trials(aware.problem, one.policy, 1000, torch.Generator().manual_seed(0)).costs
+        run_trials(aware.problem, one.policy, 4000, torch.Generator().manual_seed(0)).costs
         for one in (aware, blind)
     ]
     saved = costs[1] - costs[0]  # under the same noise
