@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .lyapunov import MOST_ERROR, refuse_rounding
+from .lyapunov import FAR_FROM_NORMAL, MOST_ERROR, refuse_rounding
 
 TERMS = 18  # of the series over a step with 2 |A| h <= 1, whose next one is 1 / 19! = 8e-18
 TINY = torch.finfo(torch.float64).tiny
@@ -52,7 +52,7 @@ def _certain(route: Route, A: Tensor, Q: Tensor) -> Tensor:
         apart = torch.linalg.matrix_norm(moved - W)
         error = 10 * float((apart / torch.linalg.matrix_norm(W).clamp(min=TINY)).max())
     if not error <= MOST_ERROR:
-        refuse_rounding(error, "ask for a shorter one")
+        refuse_rounding(error, FAR_FROM_NORMAL, "ask for a shorter one")
     return W
 
 
@@ -80,8 +80,9 @@ class _Doubling:
 
     @property
     def bound(self) -> float:
-        """Of the error of W relative to its norm."""
-        return self.W_error / max(_frobenius(self.W), TINY)
+        """Of the error of any member of W relative to its norm."""
+        sizes = torch.linalg.matrix_norm(self.W.detach())
+        return self.W_error / max(float(sizes.min()), TINY) if sizes.numel() else 0.0
 
 
 def _by_doubling(A: Tensor, Q: Tensor, horizon: float) -> tuple[Tensor, float]:
@@ -106,9 +107,7 @@ def _of_map(A: Tensor, Q: Tensor, n_steps: int) -> tuple[Tensor, float]:
     for bit in bin(n_steps)[3:]:  # the leading one is k = 0
         made.double()
         if bit == "1":
-            made.W_error = made.W_error * size * size + made.rounding * size * size * _frobenius(
-                made.W
-            )
+            made.W_error = size * size * (made.W_error + made.rounding * _frobenius(made.W))
             made.E_error = (made.E_error + made.rounding * _norm_bound(made.E)) * size
             made.W, made.E = Q + A @ made.W @ A.mT, A @ made.E
     return made.W, made.bound

@@ -17,7 +17,7 @@ from clinode.errors import ArgumentError, SolverError
 from clinode.system import Values
 
 from .doubling import gramian_of_flow, gramian_of_map
-from .lyapunov import refuse_rounding, solve_lyapunov
+from .lyapunov import FAR_FROM_NORMAL, check_rates, refuse_rounding, solve_lyapunov
 
 
 def controllability_gramian(
@@ -46,8 +46,9 @@ def controllability_gramian(
     Raises:
         ArgumentError: Matrices that do not fit each other or are not finite, a horizon that is not
             positive or no whole number of steps, an infinite one where A is not stable.
-        SolverError: The horizon is so long that W of an unstable A overflows, or A is so far from
-            normal that rounding could change W by more than 1e-6 of its norm.
+        SolverError: The horizon is so long that W of an unstable A overflows; or rounding could
+            change W by more than 1e-6 of its norm, where A is far from normal or has modes of very
+            different speed.
 
     Example:
         >>> controllability_gramian(torch.tensor([[-1.0]]), torch.tensor([[1.0]]), horizon=1.0)
@@ -192,6 +193,7 @@ def _gramian(A: Tensor, B: Tensor, horizon: float, step: float | int | None) -> 
 
 def _in_eigenvectors(A: Tensor, Q: Tensor, horizon: float) -> Tensor:
     values, vectors = torch.linalg.eigh(A)
+    check_rates(values, horizon)
     weight = expm1_ratio(values[..., :, None] + values[..., None, :], horizon)
     return vectors @ ((vectors.mT @ Q @ vectors) * weight) @ vectors.mT
 
@@ -205,7 +207,7 @@ def _refuse_overflow(A: Tensor, horizon: float, *, is_map: bool) -> None:
         rate = growth = float(eigenvalues.real.max())
         how = "real part"
     if not rate > 0:  # W itself would be small
-        refuse_rounding(math.inf, "ask for a shorter one")
+        refuse_rounding(math.inf, FAR_FROM_NORMAL, "ask for a shorter one")
     raise SolverError(
         f"the Gramian over a horizon of {horizon:g} exceeds 1e308: A has an eigenvalue of {how} "
         f"{growth:.6g}",

@@ -16,6 +16,8 @@ from torch import Tensor
 from clinode.errors import SolverError
 
 MOST_ERROR = 1e-6  # of a Gramian, relative to its norm
+EIGENVALUE_ERROR = 16.0  # eps |A|; at most 8.4 seen in LAPACK's residuals of symmetric matrices
+FAR_FROM_NORMAL = "A is far from normal"
 
 
 def solve_lyapunov(A: Tensor, Q: Tensor, *, is_map: bool) -> Tensor:
@@ -31,12 +33,33 @@ def solve_lyapunov(A: Tensor, Q: Tensor, *, is_map: bool) -> Tensor:
     return torch.stack(solved).reshape(Q.shape)  # pyright: ignore[reportArgumentType]
 
 
-def refuse_rounding(error: float, fix: str) -> NoReturn:
+def check_rates(rates: Tensor, horizon: float, *, is_map: bool = False) -> None:
+    """Refuse a symmetric A, of these eigenvalues, whose slowest mode is not known.
+
+    An eigenvalue is known to a few eps |A|, and the Gramian of its mode changes by no more than
+    min(2 T, 1 / rate) times that, relative; of a map over an infinite horizon, 1 / (1 - |w|) times.
+
+    Raises:
+        SolverError: Rounding could change a mode by more than `MOST_ERROR` of its size.
+    """
+    if not rates.numel():
+        return
+    rates = rates.detach()
+    size = rates.abs().amax(-1)
+    reach = 1 / (1 - size) if is_map else (-1 / rates.amax(-1))
+    longest = torch.where(reach > 0, reach.clamp(max=2 * horizon), 2 * horizon)
+    error = float((EIGENVALUE_ERROR * torch.finfo(torch.float64).eps * size * longest).max())
+    if not error <= MOST_ERROR:
+        refuse_rounding(
+            error, "its slowest mode is too slow beside its fastest", "ask for a shorter one"
+        )
+
+
+def refuse_rounding(error: float, why: str, fix: str) -> NoReturn:
     """Raise SolverError: there is a Gramian, but double precision does not know it."""
-    size = f"by {error:.0e} of its norm" if math.isfinite(error) else "without bound"
+    size = f"by {error:.0e} of its size" if math.isfinite(error) else "without bound"
     raise SolverError(
-        f"rounding may move the Gramian over this horizon {size}: A is too far from normal for "
-        "double precision",
+        f"rounding of A may move the Gramian over this horizon {size}: {why}",
         fix=f"{fix}, or control_energy, which goes on in ball arithmetic",
     )
 
@@ -61,11 +84,12 @@ class _Lyapunov(torch.autograd.Function):
 def _solve(A: Tensor, Q: Tensor, *, is_map: bool) -> Tensor:
     if torch.equal(A, A.mT):
         values, vectors = torch.linalg.eigh(A)
+        check_rates(values, math.inf, is_map=is_map)
         pairs = values[:, None] * values - 1 if is_map else values[:, None] + values
         return vectors @ ((vectors.mT @ Q @ vectors) / -pairs) @ vectors.mT
     W, error = _bartels_stewart(A, Q, is_map=is_map)
     if not error <= MOST_ERROR:
-        refuse_rounding(error, "ask for a finite one")
+        refuse_rounding(error, FAR_FROM_NORMAL, "ask for a finite one")
     return W
 
 

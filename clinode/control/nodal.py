@@ -29,6 +29,7 @@ from .gramian import (
     observability_gramian,
 )
 from .left_spaces import left_spaces
+from .lyapunov import check_rates
 from .normalization import Normalization, Weights, read_network, spectral_radius
 
 AGREEMENT = 1e-6  # relative, between values that rounding errors of A must not move apart
@@ -92,7 +93,7 @@ def average_controllability(
     Raises:
         ArgumentError: Weights that are no square, finite matrix; an unknown normalization; an
             infinite horizon where A is not stable.
-        SolverError: W over the horizon overflows.
+        SolverError: The value overflows over this horizon, or rounding could change it by 1e-6.
 
     Example:
         >>> average_controllability([[0.0, 1.0], [1.0, 0.0]], "nctpy discrete").values
@@ -197,6 +198,8 @@ def _spread(rates: Tensor, horizon: float, step: float | None) -> Tensor:
     """Energy of a pulse in each mode, of these eigenvalues: the Gramian of one state."""
     if math.isinf(horizon):
         check_eigenvalues(rates, rates.abs().amax(), is_map=step is not None)
+    if step is None or math.isinf(horizon):
+        check_rates(rates, horizon, is_map=step is not None)
     if step is None:
         return expm1_ratio(2 * rates, horizon)
     if math.isinf(horizon):

@@ -22,10 +22,10 @@ from clinode.errors import ArgumentError
 
 from .exact_dimension import reaches_all
 from .gramian import check_eigenvalues
+from .lyapunov import EIGENVALUE_ERROR
 from .normalization import Normalization, Weights, read_network
 
 MOST_EXACT = 600  # regions, ten seconds; their cube
-ROUNDING = 16.0  # eps |A|; at most 8.4 seen in LAPACK's residuals, 12 to 1500 regions of all kinds
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class SingleNodeGramians:
     """What it takes to steer the whole network from each region.
 
     A region's share v_ik in mode k is known to rounding / gap, the distance to the next eigenvalue
-    (Davis & Kahan 1970), and an eigenvalue to rounding, `ROUNDING` eps |A|. A mode whose share may
+    (Davis & Kahan 1970), and an eigenvalue to rounding, 16 eps |A|. A mode whose share may
     thus be 0, or whose eigenvalue may repeat, is in doubt. Without doubts the energy is "finite"
     and known to `error`. Doubts are settled in exact arithmetic: either the region misses modes,
     which are among those in doubt, and the energy is "infinite"; or it is finite but known no
@@ -140,7 +140,7 @@ class _Modes:
     def __init__(self, rates: Tensor, vectors: Tensor, *, is_map: bool):
         self.rates = rates  # ascending
         self.is_map = is_map
-        self.rounding = ROUNDING * torch.finfo(torch.float64).eps * float(rates.abs().max())
+        self.rounding = EIGENVALUE_ERROR * torch.finfo(torch.float64).eps * float(rates.abs().max())
         gaps = torch.nn.functional.pad(rates.diff(), (1, 1), value=math.inf)
         nearest = torch.minimum(gaps[1:], gaps[:-1])
         self.shares = vectors.abs()

@@ -22,6 +22,7 @@ from clinode.errors import ArgumentError, SolverError
 
 from .gramian import check_eigenvalues, checked_horizon, count_steps, expm1_ratio
 from .lanczos import Part, n_rows, quadrature_bounds
+from .lyapunov import check_rates
 from .normalization import Network, Normalization, Weights, perron_root
 
 TERMS = 20  # of exp(A h) with |A| h <= 1; the next is 2e-20
@@ -227,6 +228,7 @@ def _by_lanczos(
     if math.isinf(horizon):
         ends = torch.tensor([low, high], dtype=torch.float64)
         check_eigenvalues(ends, ends.abs().max(), is_map=rule.map_step is not None)
+        check_rates(ends, horizon, is_map=rule.map_step is not None)
     slack = 1e-13 * max(abs(low), abs(high))
     low, high = low - slack, high + slack
 

@@ -196,6 +196,23 @@ def test_far_from_normal_maps_are_right_or_refused(horizon):
         assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("step", [None, 1.0])
+def test_a_mode_too_slow_beside_the_fastest_is_refused(step):
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))
+    for slowest in (1e-6, 1e-12):
+        rates = 1 - np.array([1e-1, 1e-2, 1e-3, slowest]) if step else [-1e2, -1e1, -1.0, -slowest]
+        A = turn @ np.diag(rates) @ turn.T
+        A = (A + A.T) / 2
+        if slowest == 1e-12:
+            with pytest.raises(SolverError, match="slowest mode"):
+                controllability_gramian(A, np.eye(4), math.inf, step=step)
+            continue
+        found = np.linalg.eigvalsh(controllability_gramian(A, np.eye(4), math.inf, step=step))
+        values = np.array(rates)
+        expected = np.sort(1 / (1 - values**2) if step else -1 / (2 * values))
+        np.testing.assert_allclose(found[-1], expected[-1], rtol=1e-6)
+
+
 def test_traces_are_dual():
     A, B = system("stable", seed=9)
     for T, step in [(1.5, None), (math.inf, None)]:
