@@ -7,7 +7,8 @@ for all trajectories. Steps are those of the eager loop, to rounding. All trajec
 same times. One that is not finite any more is solved again by the eager loop, which says where.
 
 With delays (`compiled_lags`) the method is Euler's and delays are whole steps, as simulators of
-whole brains have them. What cannot be compiled raises `NotCompiled`; gradients are the eager loop's.
+whole brains have them. What cannot be compiled raises `NotCompiled`; gradients are the eager
+loop's.
 """
 
 import time
@@ -178,8 +179,8 @@ class _Call:
                 number = torch.tensor(n, device=nodes.device)
                 inputs = self._inputs(done, n, rows) if shape.varies else []
                 blocks = loop(number, nodes, *blocks, *inputs, *tables.values(), *places, *held)
-                for name, table in tables.items():
-                    lags.moved_on(table, name, n)
+                for table in tables.values():
+                    lags.move_on(table, n)
                 done += n
             whole = [block.T if lags is not None else block for block in blocks]
             yield place, done, torch.cat(whole, dim=-1)
@@ -249,7 +250,7 @@ def _loop(
     graph = _GRAPHS[key]
     known = (graph.text, str(shape), str(graph.held))
     if known not in _LOOPS:
-        _LOOPS[known] = Compiled(*_loop_function(graph, shape, lags))
+        _LOOPS[known] = Compiled(*_loop_function(graph, shape, lags), checks_indices=False)
     return _LOOPS[known], graph
 
 
@@ -266,7 +267,7 @@ def _loop_function(
         for i, one in enumerate(shape.inputs):
             specs[f"input{i}"] = replace(one, shape=("time", *_turned(one, lags).shape))
     for name, one in shape.past.items():
-        specs[f"table:{name}"] = replace(one, shape=("all", one.shape[0]))
+        specs[f"table:{name}"] = replace(one, shape=("all", one.shape[-1], one.shape[0]))
     for name in shape.past:
         places = () if lags is None else tuple(lags.places[name].shape)
         specs[f"place:{name}"] = Spec(places, torch.int64, device)
@@ -287,19 +288,18 @@ def _loop_function(
             if name.startswith("input")
         ]
         past = [
-            turn(a[f"table:{name}"][a[f"place:{name}"] + k * one.shape[-1]])
+            turn(a[f"table:{name}"].flatten(0, 1)[a[f"place:{name}"] + k * one.shape[-1]])
             for name, one in shape.past.items()
         ]
         held = [turn(value) for name, value in a.items() if name.startswith("held")]
         seen = [turn(state[name]) for name in blocks]
         after = graph.step(*seen, state["start"], state["width"], *inputs, *past, *held)
-        after = [turn(block).contiguous() for block in after]
+        after = [turn(b).clone(memory_format=torch.contiguous_format) for b in after]
         new = {"k": k + 1, **ends(a["nodes"], at + 1)} | dict(zip(blocks, after, strict=True))
         for name in shape.past:
             assert lags is not None
-            size, block = lags.sizes[name], new[blocks[lags.numbers[name]]]
-            member = torch.arange(size, device=device)
-            a[f"table:{name}"].index_put_(((k + lags.slots) * size + member,), block)
+            block = new[blocks[lags.numbers[name]]].unsqueeze(0)
+            a[f"table:{name}"].index_put_((at + lags.slots,), block)
         return new
 
     def solve(*arguments: Tensor) -> tuple[Tensor, ...]:

@@ -1,8 +1,8 @@
 """The past of a compiled loop: delays that are whole steps, read from a table of states.
 
 The table holds the delayed states of a few trajectories at one step after the other, trajectories
-innermost, so that a sum over sources reads whole vectors of them. It is as long as the longest delay
-and one call of the loop; between calls its end is moved to its beginning.
+innermost, so that a sum over sources reads whole vectors of them. It is as long as the longest
+delay and one call of the loop; between calls its end is moved to its beginning.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ class Lags:
         sizes: Of the delayed states.
         numbers: Of the delayed states among all.
         places: By delayed state, (member, *axes of its delays, turned round): where the value that
-            is read stands in the table at the first step; `size` further on at each next.
+            is read stands among the rows of the table at the first step; `size` further on at each
+            next.
         width: Of every step.
         history: States before the start; the initial state by default.
     """
@@ -51,24 +52,22 @@ class Lags:
             further: Steps of a call.
 
         Returns:
-            (slots and further steps times size, row).
+            (slots and further steps, size, row).
         """
         block, size = _block(flat.system, name), self.sizes[name]
         made = flat.x0.new_empty(self.slots + further, size, len(rows))
         made[: self.slots] = flat.x0[rows][:, block].T
         if self.history is not None and self.slots > 1:
-            back = torch.arange(1 - self.slots, 0, device=rows.device) * self.width
+            back = torch.arange(1 - self.slots, 0, device=rows.device).double() * self.width
             times = (flat.times[..., 0] + back).unsqueeze(-1).expand(-1, len(flat.x0))
             made[: self.slots - 1] = (
                 self.history(times)[:, rows][..., block].movedim(-1, 1).to(made)
             )
-        return made.flatten(0, 1)
+        return made
 
-    def moved_on(self, table: Tensor, name: str, n_steps: int) -> None:
-        """What is still seen, at the beginning of the table after so many steps."""
-        size = self.sizes[name]
-        length = self.slots * size
-        table[:length] = table[n_steps * size : n_steps * size + length].clone()
+    def move_on(self, table: Tensor, n_steps: int) -> None:
+        """What is still seen after so many steps, to the beginning of the table."""
+        table[: self.slots] = table[n_steps : n_steps + self.slots].clone()
 
 
 def lags_of(

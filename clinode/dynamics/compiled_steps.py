@@ -1,8 +1,8 @@
 """One step of a fixed-step method as a graph of operations, and what can be done to it beforehand.
 
-What does not change from step to step (of constants alone, or of a constant input) is computed once,
-before the loop; a division by such a value becomes a product with its reciprocal, so a compiled
-step differs from an eager one by rounding. States are taken apart into their blocks, and
+What does not change from step to step (of constants alone, or of a constant input) is computed
+once, before the loop; a division by such a value becomes a product with its reciprocal, so a
+compiled step differs from an eager one by rounding. States are taken apart into their blocks, and
 arithmetic on a whole state into arithmetic on each: no state is put together in the loop. Sums over
 what regions see of one another's past run over trajectories in their innermost loop.
 """
@@ -162,7 +162,7 @@ def _sliced(node: Node, parts: list[Node]) -> Node | None:
         return None
     place = 0
     for part in parts:
-        if place == start and (place + _size(part) == stop or part is parts[-1] and stop > place):
+        if place == start and (place + _size(part) == stop or (part is parts[-1] and stop > place)):
             return part
         place += _size(part)
     return None

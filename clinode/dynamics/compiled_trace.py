@@ -46,14 +46,22 @@ class Compiled:
     Args:
         function: Maps tensors to a tuple of tensors. It may write into its arguments.
         specs: One an argument.
+        checks_indices: Whether a tensor of indices is looked through in every use.
 
     Raises:
         NotCompiled: The function cannot be traced: it decides by values, or uses a tensor that is
             not among its arguments.
     """
 
-    def __init__(self, function: Callable[..., tuple[Tensor, ...]], specs: Sequence[Spec]):
+    def __init__(
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        specs: Sequence[Spec],
+        *,
+        checks_indices: bool = True,
+    ):
         self.specs = tuple(specs)
+        self._options = OPTIONS | {"assert_indirect_indexing": checks_indices}
         self.n_compiled = 0
         self.notes: dict[str, int] = {}  # what callers remember beside it
         self._function = function
@@ -87,7 +95,7 @@ class Compiled:
         return self._add(sizes)
 
     def _add(self, hints: dict[str, int]) -> Callable[..., Any]:
-        holds, symbols, run = _compile(self._function, self.specs, hints)
+        holds, symbols, run = _compile(self._function, self.specs, hints, self._options)
         self._variants.append((holds, symbols, run))
         self.n_compiled += 1
         return run
@@ -113,7 +121,10 @@ def why_not(device: str) -> str:
 
 
 def _compile(
-    function: Callable[..., tuple[Tensor, ...]], specs: Sequence[Spec], hints: Mapping[str, int]
+    function: Callable[..., tuple[Tensor, ...]],
+    specs: Sequence[Spec],
+    hints: Mapping[str, int],
+    options: Mapping[str, Any],
 ) -> tuple[Callable[[dict[str, int]], bool], dict[str, Any], Callable[..., Any]]:
     reason = why_not(specs[0].device.type)
     if reason:
@@ -128,7 +139,7 @@ def _compile(
         graph = graph_of(function, mode, fakes)
         try:
             with lean_loops():
-                run = compile_fx(graph, fakes, config_patches=dict(OPTIONS))
+                run = compile_fx(graph, fakes, config_patches=dict(options))
         except RuntimeError as error:  # base of all that the compiler raises
             raise NotCompiled(f"torch could not compile it ({first_line(error)})") from error
     environment = mode.shape_env

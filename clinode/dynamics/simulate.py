@@ -17,6 +17,7 @@ from clinode.system import Quantity, System, Values, as_signal, flat_names, posi
 
 from .adaptive import ADAPTIVE, solve_adaptive
 from .compiled import solve_compiled_or
+from .compiled_fixed import solve_compiled_fixed_or
 from .delays import History, solve_delayed
 from .fixed_step import FIXED_STEP, iterate, solve_fixed
 from .reference import REFERENCE, solve_reference
@@ -25,6 +26,7 @@ from .stochastic import STOCHASTIC, solve_stochastic
 
 STEPPED = tuple(dict.fromkeys((*FIXED_STEP, *STOCHASTIC)))
 METHODS = (*ADAPTIVE, *STEPPED, *REFERENCE)
+COMPILED = (*ADAPTIVE, *FIXED_STEP)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,9 +170,10 @@ def simulate(
         keep_failed: Return a trajectory that failed, NaN after its end, instead of raising.
         history: Of a system with delays, its states before times[0]: a function of times (...) that
             gives (..., n_states). The initial state by default.
-        backend: "eager", or "compiled": the loop of an adaptive method compiled once for this class
-            of system, for many solutions after it. Where that cannot be done a `CompileWarning`
-            says why, and the result which backend solved it.
+        backend: "eager", or "compiled": the loop of an adaptive or Runge-Kutta method compiled once
+            for this class of system, for many solutions after it; with delays that of "euler",
+            delays being whole steps. Where that cannot be done a `CompileWarning` says why, and
+            the result which backend solved it.
 
     Raises:
         ArgumentError: Shapes that do not fit, unknown names, times that do not increase, a missing
@@ -189,14 +192,20 @@ def simulate(
     _check_call(system, method, step, generator, history)
     if backend not in ("eager", "compiled"):
         raise ArgumentError(f"backend must be 'eager' or 'compiled', got {backend!r}")
-    if backend == "compiled" and (method not in ADAPTIVE or system.step is not None):
+    if backend == "compiled" and (
+        method not in COMPILED or system.step is not None or generator is not None
+    ):
         raise ArgumentError(
-            "only adaptive methods are compiled", fix=f"method= one of {', '.join(ADAPTIVE)}"
+            "only flows without noise are compiled, by adaptive and Runge-Kutta methods",
+            fix=f"method= one of {', '.join(COMPILED)}, and no generator",
         )
     options = {"rtol": rtol, "atol": atol, "limits": limits}
     solve = _solver(system, method, step, generator, history, options)
     problem = _problem(system, x0, times, u)
-    if backend == "compiled":
+    if backend == "compiled" and step is not None:
+        fixed = {"step": step, "method": method, "history": history, "limits": limits}
+        solution, backend = solve_compiled_fixed_or(solve, system, problem, **fixed)
+    elif backend == "compiled":
         solution, backend = solve_compiled_or(solve, system, problem, method=method, **options)
     else:
         solution = solve(problem)

@@ -115,6 +115,20 @@ class Cable(System):
         return self.conductance * (left - 2 * x + right) - x**3
 
 
+class Chase(System):
+    """x' = k (cos t - x - x^3), which follows its input closely where k is large."""
+
+    states = (Quantity("x", "1"),)
+    constants = (Quantity("k", "1"),)
+
+    def __init__(self, k):
+        super().__init__()
+        self.register_constants(k=k)
+
+    def vector_field(self, t, x, u):
+        return self.k * (torch.cos(t).unsqueeze(-1).to(x.dtype) - x - x**3)
+
+
 class Undecided(System):
     """A field whose Python code looks at values."""
 
@@ -240,8 +254,8 @@ def test_what_cannot_be_compiled_is_said_once_and_solved_by_the_eager_loop():
 
 
 def test_a_method_without_a_compiled_loop_is_refused():
-    with pytest.raises(ValueError, match="only adaptive methods are compiled"):
-        simulate(Leak(), [1.0], [0.0, 1.0], method="rk4", step=0.1, backend="compiled")
+    with pytest.raises(ValueError, match="by adaptive and Runge-Kutta methods"):
+        simulate(Leak(), [1.0], [0.0, 1.0], method="torchdiffeq", backend="compiled")
     with pytest.raises(ValueError, match="backend must be"):
         simulate(Leak(), [1.0], [0.0, 1.0], backend="fast")
 
@@ -367,13 +381,13 @@ def test_a_stiff_system_of_five_states_that_depends_on_time_takes_the_steps_of_t
 
 @pytest.mark.slow
 def test_the_gradient_of_a_stiff_solution_is_that_of_its_steps_replayed():
-    system = VanDerPol(nn.Parameter(torch.tensor([[1.0], [3.0], [50.0], [300.0]]).double()))
-    x0 = torch.tensor([2.0, -0.5]).double().expand(4, 2).clone()
-    times = own_times(4, 8, 2.0, torch.Generator().manual_seed(2))
+    system = Chase(nn.Parameter(torch.logspace(0, 5, 6, dtype=torch.float64).unsqueeze(-1)))
+    x0 = torch.linspace(-1, 1, 6, dtype=torch.float64).unsqueeze(-1)
+    times = own_times(6, 8, 3.0, torch.Generator().manual_seed(2))
     fast, slow = gradients_both_ways(system, x0, times, "rosenbrock", 1e-5, 1e-7)
     for found, expected in zip(fast, slow, strict=True):
         size = float(expected.abs().max())
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12 * size)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12 * size)
 
 
 def test_gradients_of_larger_stiff_systems_are_found_by_the_eager_loop():
