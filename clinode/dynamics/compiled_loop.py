@@ -241,8 +241,9 @@ def loop_function(layout: Layout, field: TracedField) -> Callable[..., tuple[Ten
     """The function to compile: arguments as `layout.specs()`.
 
     The loop changes the state in place: what is handed on from one attempt to the next would be
-    allocated in each. It gives the number of attempts, and what of the state it took anew: `h`
-    and the slope.
+    allocated in each. Only what is known before it, the first width and slope, are tensors of the
+    function (the compiler would write them back to an argument before the loop, not after), and
+    come behind the number of attempts.
     """
     names = list(layout.specs())
 

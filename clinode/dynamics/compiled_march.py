@@ -61,8 +61,8 @@ def compiled_outputs(layout: Layout, back: bool = False) -> Compiled:
             return (states_between(method, times, log_t, count, known.unbind()),)
 
         def read_back(*arguments: Tensor) -> tuple[Tensor, ...]:
-            *given, on_states = arguments
-            back = torch.func.vjp(lambda known: read(*given[:3], known)[0], given[3])[1]
+            times, log_t, count, known, on_states = arguments
+            back = torch.func.vjp(lambda known: read(times, log_t, count, known)[0], known)[1]
             return back(on_states)
 
         specs = output_specs(method, n_states, layout.dtype, layout.device)
@@ -231,4 +231,5 @@ class March:
 
 
 def _zeros(spec: Spec, n_rows: int) -> Tensor:
-    return torch.zeros((n_rows, *spec.shape[1:]), dtype=spec.dtype, device=spec.device)
+    own = [size for size in spec.shape[1:] if isinstance(size, int)]
+    return torch.zeros((n_rows, *own), dtype=spec.dtype, device=spec.device)

@@ -14,8 +14,8 @@ from torch.nn.functional import pad
 
 from .compiled_loop import Layout
 
-BYTES = 2**24  # that a tape may have
-FEWEST_PLACES = 32
+BYTES = 2**20  # that a tape may have: a larger one is mapped anew by the system in every visit
+FEWEST_PLACES = 64
 
 
 class Tape(NamedTuple):
@@ -42,11 +42,11 @@ def new_tape(layout: Layout, n_rows: int, attempts: int) -> Tape:
     n_parts *= layout.method.n_node + layout.method.n_curve
     place = n_rows * (8 + n_parts * width * layout.dtype.itemsize)
     size = (1 + min(attempts, max(FEWEST_PLACES, BYTES // place)), n_rows)
-    on = {"device": layout.device}
+    device = layout.device
     return Tape(
-        torch.empty(size, dtype=torch.float64, **on),
-        torch.empty(size, dtype=torch.int64, **on) if layout.pieces else None,
-        torch.empty((n_parts, *size, width), dtype=layout.dtype, **on),
+        torch.empty(size, dtype=torch.float64, device=device),
+        torch.empty(size, dtype=torch.int64, device=device) if layout.pieces else None,
+        torch.empty((n_parts, *size, width), dtype=layout.dtype, device=device),
     )
 
 
@@ -72,23 +72,40 @@ def log_of(layout: Layout, n_all: int, tapes: list[tuple[Tensor, int, Tape]]) ->
         n_all: How many rows there are.
         tapes: Which rows were in the loop, for how many attempts, and what it wrote.
     """
-    n_slots = 1 + sum(attempts for _, attempts, _ in tapes)
-    like, n_parts = tapes[0][2], layout.node_parts()[0]
-    t = like.t.new_full((n_all, n_slots), math.inf)
-    piece = None if like.piece is None else like.piece.new_zeros((n_all, n_slots))
-    n_tensors, width = len(like.parts) // n_parts, like.parts.shape[-1]
-    known = like.parts.new_empty((n_tensors, n_all, n_slots, n_parts, width))
-    first = 0
+    n_parts, first = layout.node_parts()[0], 0
+    known, times, pieces = [], [], []
     for rows, attempts, tape in tapes:
-        skipped = min(first, 1)  # a tape begins with the last place of the one before
-        slots, places = slice(first + skipped, first + attempts + 1), slice(skipped, attempts + 1)
-        t[:, slots].index_copy_(0, rows, tape.t[places].T)
-        if piece is not None and tape.piece is not None:
-            piece[:, slots].index_copy_(0, rows, tape.piece[places].T)
-        parts = tape.parts[:, places].unflatten(0, (n_tensors, n_parts)).permute(0, 3, 2, 1, 4)
-        known[:, :, slots].index_copy_(1, rows, parts)
+        # A tape begins with the last place of the one before.
+        places = slice(min(first, 1), attempts + 1)
+        parts = tape.parts[:, places].unflatten(0, (-1, n_parts)).permute(0, 3, 2, 1, 4)
+        known.append((rows, parts))
+        times.append((rows, tape.t[places].T))
+        if tape.piece is not None:
+            pieces.append((rows, tape.piece[places].T))
         first += attempts
-    return Log(t, piece, known.flatten(3))
+    return Log(
+        _side_by_side(times, 0, n_all, math.inf),
+        _side_by_side(pieces, 0, n_all, 0) if pieces else None,
+        _side_by_side(known, 1, n_all, None).flatten(3),
+    )
+
+
+def _side_by_side(
+    several: list[tuple[Tensor, Tensor]], axis: int, n_all: int, fill: float | int | None
+) -> Tensor:
+    """Values of some rows each, one after the other along the axis behind that of all rows."""
+    if len(several) == 1:
+        return several[0][1].contiguous()
+    like = several[0][1]
+    sizes = list(like.shape)
+    sizes[axis : axis + 2] = n_all, sum(value.shape[axis + 1] for _, value in several)
+    whole = like.new_empty(sizes) if fill is None else like.new_full(sizes, fill)
+    first = 0
+    for rows, value in several:
+        length = value.shape[axis + 1]
+        whole.narrow(axis + 1, first, length).index_copy_(axis, rows, value)
+        first += length
+    return whole
 
 
 def steps_of(layout: Layout, log: Log, tries: Tensor) -> tuple[Tensor, Log]:
@@ -106,15 +123,9 @@ def steps_of(layout: Layout, log: Log, tries: Tensor) -> tuple[Tensor, Log]:
     good &= slot < tries.unsqueeze(-1)
     taken = pad(good, (1, 0), value=True)
     row, old = taken.nonzero(as_tuple=True)
-    new = (taken.cumsum(dim=1) - 1)[row, old]
     count = good.sum(dim=1)
-    shape = (len(tries), int(count.max()) + 1)
-    t = log.t.new_full(shape, math.inf)
-    t[row, new] = log.t[row, old]
-    piece = None
-    if log.piece is not None:
-        piece = log.piece.new_zeros(shape)
-        piece[row, new] = log.piece[row, old]
-    known = log.known.new_zeros((len(log.known), *shape, log.known.shape[-1]))
-    known[:, row, new] = log.known[:, row, old]
-    return count, Log(t, piece, known)
+    slots = tries.unsqueeze(-1).repeat(1, int(count.max()) + 1)  # the last one, where none is left
+    slots[row, (taken.cumsum(dim=1) - 1)[row, old]] = old
+    rows = torch.arange(len(tries), device=good.device).unsqueeze(-1)
+    piece = None if log.piece is None else log.piece.gather(1, slots)
+    return count, Log(log.t.gather(1, slots), piece, log.known[:, rows, slots])
