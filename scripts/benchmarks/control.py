@@ -72,6 +72,7 @@ ROWS = (
         "log-energies of every single region, T = inf, 2000",
         "2000", "single nodes", seconds=2, rounds=3,
     ),
+    Row("greedy choice of 10 of 400 inputs", "400", "greedy", "dense log det of each", seconds=0.5),
     Row(
         "average, T = 1, 64 of 100 000 regions, 1.8 M edges",
         "100000", "sparse average", seconds=10, gigabytes=3, rounds=3,
@@ -170,6 +171,14 @@ def single_nodes(inputs: Arrays) -> Callable[[], Arrays]:
         }
 
     return run
+
+
+def greedy(inputs: Arrays) -> Callable[[], Arrays]:
+    """Ours; the gains in log det after each choice."""
+    from clinode.control.normalization import linear_network
+    from clinode.control.selection import greedy_inputs
+
+    return lambda: {"values": np.array(greedy_inputs(linear_network(inputs["W"]), 10).gains[:1])}
 
 
 def _sparse(inputs: Arrays) -> Any:
@@ -272,6 +281,23 @@ def control_each(inputs: Arrays) -> Callable[[], Arrays]:
     return run
 
 
+def exhaustive_first(inputs: Arrays) -> Callable[[], Arrays]:
+    """The first greedy choice by one dense Gramian and log det an input; ten choices take ten."""
+
+    def run() -> Arrays:
+        A = _normalized(inputs["W"])
+        w, V = np.linalg.eigh(A)
+        kernel = np.expm1(np.add.outer(w, w)) / np.add.outer(w, w)
+        floor = 1e-6 * (V**2 @ (np.expm1(2 * w) / (2 * w))).mean()
+        gains = []
+        for row in V:
+            gramian = row[:, None] * kernel * row
+            gains.append(np.linalg.slogdet(gramian / floor + np.eye(len(A)))[1])
+        return {"values": np.array([max(gains)]), "extrapolated": np.array(10)}
+
+    return run
+
+
 TASKS: dict[str, tuple[str, Task]] = {  # the module that its interpreter must have, and the task
     "average": ("clinode", average),
     "average discrete": ("clinode", lambda inputs: average(inputs, "nctpy discrete")),
@@ -279,6 +305,8 @@ TASKS: dict[str, tuple[str, Task]] = {  # the module that its interpreter must h
     "gramian": ("clinode", gramian),
     "gramian inf": ("clinode", lambda inputs: gramian(inputs, np.inf)),
     "single nodes": ("clinode", single_nodes),
+    "greedy": ("clinode", greedy),
+    "dense log det of each": ("control", exhaustive_first),
     "sparse average": ("clinode", sparse_average),
     "sparse average discrete": ("clinode", lambda inputs: sparse_average(inputs, "nctpy discrete")),
     "low rank": ("clinode", low_rank),
