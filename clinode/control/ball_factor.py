@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from flint import acb, arb
 
 Ball = arb | acb
-Row = list[Ball]
+Row = Sequence[Ball]
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Eliminated:
     energies: list[arb]
 
 
-def eliminate(matrix: list[Row], aims: list[Row]) -> Eliminated:
+def eliminate(matrix: Sequence[Row], aims: Sequence[Row]) -> Eliminated:
     """Energies of the columns of `aims` for a Hermitian matrix given by its rows.
 
     Args:
         matrix: Rows; only entries on and below the diagonal are read.
         aims: One row a coordinate, one entry a column.
     """
-    rows = [row[: i + 1] for i, row in enumerate(matrix)]  # lower triangle
+    rows = [list(row[: i + 1]) for i, row in enumerate(matrix)]  # lower triangle
     diagonal = [row.pop().real for row in rows]
 
     def column(k: int, left: list[int]) -> Row:
@@ -57,7 +57,11 @@ def eliminate(matrix: list[Row], aims: list[Row]) -> Eliminated:
 
 
 def eliminate_cauchy(
-    generators: list[Row], signs: Sequence[int], nodes: Row, diagonal: list[arb], aims: list[Row]
+    generators: Sequence[Row],
+    signs: Sequence[int],
+    nodes: Row,
+    diagonal: Sequence[arb],
+    aims: Sequence[Row],
 ) -> Eliminated:
     """The same for P_jk = sum_i signs_i u_ji u_ki* / (s_j + s_k*), none of whose denominators is 0.
 
@@ -84,12 +88,12 @@ def eliminate_cauchy(
 
 
 def _eliminate(
-    diagonal: list[arb],
-    aims: list[Row],
+    given: Sequence[arb],
+    rights: Sequence[Row],
     column: Callable[[int, list[int]], Row],
     update: Callable[[int, list[int], Row, Row], None],
 ) -> Eliminated:
-    diagonal, aims = list(diagonal), [list(row) for row in aims]
+    diagonal, aims = list(given), [list(row) for row in rights]
     energies = [arb(0)] * (len(aims[0]) if aims else 0)
     left = list(range(len(diagonal)))
     rank = 0

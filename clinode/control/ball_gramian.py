@@ -41,7 +41,8 @@ def ball_gramian(transfers: Transfers, bits: int) -> tuple[arb_mat, arb_mat]:
 
 def exact_matrix(values: Array) -> arb_mat:
     """Float64 numbers as balls of radius 0."""
-    return arb_mat(*values.shape, [float(x) for x in values.ravel()])
+    rows, columns = values.shape
+    return arb_mat(rows, columns, [float(x) for x in values.ravel()])
 
 
 def exact_moves(transfers: Transfers) -> arb_mat:

@@ -10,6 +10,7 @@ symmetric and directed A alike; only a repeated eigenvalue has no such row of it
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, pairwise
 
@@ -40,7 +41,7 @@ class Modes:
     krylov: arb_mat
     precision: int
 
-    def coordinates(self, states: arb_mat) -> list[list[Ball]]:
+    def coordinates(self, states: arb_mat) -> Sequence[Sequence[Ball]]:
         """Of columns (state, column): one row a mode, in the scale of its left eigenvector."""
         old, ctx.prec = ctx.prec, self.precision
         try:
@@ -209,7 +210,7 @@ def _enclosed(roots: list[Ball], steps: list[Ball], is_real: bool) -> list[Ball]
         if not abs(roots[i] - roots[j]) > radii[i] + radii[j]:
             return None
     if is_real:
-        return [arb(z.mid(), r) for z, r in zip(roots, radii, strict=True)]
+        return [arb(z.real.mid(), r) for z, r in zip(roots, radii, strict=True)]
     return [acb(arb(z.real, r), arb(z.imag, r)) for z, r in zip(roots, radii, strict=True)]
 
 

@@ -100,8 +100,8 @@ def certified_energies(transfers: Transfers, rtol: float, deadline: float) -> Ce
 def _has_modes(transfers: Transfers, deadline: float) -> bool:
     """Whether there are modes to work in, and time to find them; they are kept for later calls."""
     n = transfers.n_states
-    if transfers.readout is not None or (transfers.is_map and transfers.n_steps < n):
-        return False  # fewer steps than states reach no whole modes
+    if transfers.readout is not None or transfers.is_short:
+        return False
     if time.monotonic() + SPECTRUM_SECONDS * n**4 > deadline:
         return False
     return spectrum_of(transfers.A.tobytes(), n) is not None

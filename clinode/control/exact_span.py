@@ -43,13 +43,24 @@ class Span:
         return not self.bound or self.relations is not None
 
     @property
+    def weights(self) -> list[list[fmpq]]:
+        """The relations as rows.
+
+        Raises:
+            ValueError: They are not known.
+        """
+        if self.relations is None:
+            raise ValueError("the relations are not known")
+        return self.relations.tolist() if self.free else [[] for _ in self.bound]
+
+    @property
     def rows(self) -> fmpq_mat:
         """(bound, target): each row times what inputs reach is zero."""
         table = [[fmpq(0)] * (len(self.free) + len(self.bound)) for _ in self.bound]
         for i, b in enumerate(self.bound):
             table[i][b] = fmpq(1)
-            for j, f in enumerate(self.free):
-                table[i][f] = -self.relations[i, j]
+            for f, weight in zip(self.free, self.weights[i], strict=True):
+                table[i][f] = -weight
         return fmpq_mat(table)
 
     def residual(self, ends: list[list[fmpq]]) -> list[list[fmpq]]:
@@ -109,7 +120,7 @@ def relations_kept(transfers: Transfers, span: Span) -> tuple[list[bool], list[b
     if resting.all():
         return end_off, [not off for off in end_off], transfers.moved_ends
     start_off = [True] * len(resting)
-    if transfers.readout is None and not (transfers.is_map and transfers.n_steps < len(span.free)):
+    if transfers.readout is None and not transfers.is_short:
         start_off = _off(span, transfers.starts, transfers.rest)
     if span.is_conserved(transfers):
         end_off = _off(span, transfers.ends, transfers.starts)  # at rest both are the same
@@ -138,9 +149,8 @@ def _fractions(values: Array) -> Array:
 
 def _gaps(span: Span, rows: list[list[arb]]) -> list[bool]:
     """Whether balls (target, pair) certainly break a relation."""
-    relations = span.relations.tolist() if span.free else [[] for _ in span.bound]
     broken = [False] * (len(rows[0]) if rows else 0)
-    for b, weights in zip(span.bound, relations, strict=True):
+    for b, weights in zip(span.bound, span.weights, strict=True):
         for pair in range(len(broken)):
             gap = rows[b][pair]
             for f, weight in zip(span.free, weights, strict=True):

@@ -6,6 +6,7 @@ where inputs are few. With one input and an infinite horizon its inverse is know
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from flint import arb, arb_mat, ctx
@@ -61,7 +62,7 @@ def _is_stable(transfers: Transfers, values: Row) -> bool:
     return all(e < 0 for e in excess)
 
 
-def _modal(transfers: Transfers, modes: Modes) -> tuple[list[Row], list[Row], Row]:
+def _modal(transfers: Transfers, modes: Modes) -> tuple[Sequence[Row], Sequence[Row], Row]:
     """Of each mode: the effects of the inputs that act, the aims, and its flow over the horizon."""
     B = transfers.B[:, (transfers.B != 0).any(axis=0)]
     n_inputs, n_pairs = B.shape[1], len(transfers.starts)
@@ -89,7 +90,7 @@ def _modal(transfers: Transfers, modes: Modes) -> tuple[list[Row], list[Row], Ro
 
 
 def _eliminated(
-    transfers: Transfers, values: Row, effects: list[Row], aims: list[Row], flows: Row
+    transfers: Transfers, values: Row, effects: Sequence[Row], aims: Sequence[Row], flows: Row
 ) -> Eliminated:
     n, m = len(values), len(effects[0])
     generators = m if transfers.is_endless else 2 * m
@@ -109,7 +110,7 @@ def _eliminated(
 
 
 def _entry(
-    transfers: Transfers, values: Row, effects: list[Row], flows: Row, j: int, k: int
+    transfers: Transfers, values: Row, effects: Sequence[Row], flows: Row, j: int, k: int
 ) -> Ball:
     """Entry of the Gramian: (effects of j)(effects of k)* times the integral, or sum, over time."""
     product = sum((a * conjugate(b) for a, b in zip(effects[j], effects[k], strict=True)), arb(0))
@@ -146,7 +147,7 @@ def _anywhere(like: Ball, radius: arb) -> Ball:
     return ball if isinstance(like, arb) else like * 0 + type(like)(ball, ball)
 
 
-def _cauchy(values: Row, effects: list[Row], aims: list[Row]) -> Eliminated:
+def _cauchy(values: Row, effects: Sequence[Row], aims: Sequence[Row]) -> Eliminated:
     """Energies from the inverse of C_jk = -1 / (l_j + l_k*), known in closed form.
 
     E = sum_jk g_j g_k* C_jk with g_j the aim over the effect of mode j, times

@@ -167,7 +167,7 @@ def _grid(cost: Cost, horizon: float, reference: Signal | Array | None) -> Array
     pull = math.sqrt(np.linalg.norm(cost.B @ cost.B.T, 2) * np.linalg.norm(S, 2) / rho)
     shortest = SHORT / max(np.linalg.norm(A, 2) + pull, 1e-300)
     if not horizon / shortest <= MOST_LEAVES:
-        _refuse(horizon / shortest)
+        _refuse(float(horizon / shortest))
     knots = np.array([0.0, horizon])
     if isinstance(reference, Signal):
         breaks = reference.breakpoints.flatten().double().numpy()

@@ -39,10 +39,11 @@ class Way:
         self.horizon = transfers.horizon
         self.u_rest = linear.u0.detach().double().cpu().numpy()
         self.knots = _knots(reference, self.horizon)
+        self.found = np.zeros(len(transfers.starts), dtype=bool)  # until judged
         starts, ends = transfers.moved_starts, transfers.moved_ends
         self.path: ModalPath | SweptPath
         if self._is_modal():
-            r = np.zeros_like(starts) if reference is None else reference
+            r = reference if isinstance(reference, np.ndarray) else np.zeros_like(starts)
             weight = float(cost.S[0, 0]) / cost.rho
             self.path = modal_path(cost.A, cost.B, starts, ends, r, self.horizon, weight)
         else:
@@ -86,7 +87,7 @@ class Way:
 
     def at(self, times: Array) -> tuple[Array, Array]:
         """Absolute states and inputs, (pair, time, ...)."""
-        scale = 1.0 if not self.is_map else self.transfers.n_steps / self.horizon
+        scale = (self.transfers.n_steps or 1.0) / self.horizon if self.is_map else 1.0
         states, inputs = self.path.at(times * scale)
         return states + self.transfers.rest, inputs + self.u_rest
 

@@ -211,7 +211,7 @@ def _compressed(factor: Factor) -> Factor:
     n, columns = F.shape
     if columns <= 3 * n or not np.isfinite(F).all():
         return factor
-    Q, R = scipy.linalg.qr(F.T, mode="economic", check_finite=False)
+    Q, R = np.linalg.qr(F.T)
     residual = np.linalg.norm(F.T - Q @ R)
     residual += _gamma(n + 2) * math.sqrt(n) * np.linalg.norm(R)  # |Q| has norm about sqrt(n)
     skewed = np.linalg.norm(Q.T @ Q - np.eye(n)) + _gamma(columns + 2) * 2 * n
@@ -262,7 +262,7 @@ def _certified(factor: Factor, aim: Array, aim_error: Array) -> tuple[Array, Arr
     n = len(F)
     if F.shape[1] < n:
         return None
-    R = scipy.linalg.qr(F.T, mode="r", check_finite=False)[0][:n]
+    R = np.linalg.qr(F.T, mode="r")
     diagonal = np.abs(np.diag(R))
     if not (diagonal > 1e-15 * diagonal.max(initial=0.0)).all():
         return None
@@ -318,4 +318,4 @@ def _square(F: Array) -> Array:
     n, columns = F.shape
     if columns <= n:
         return np.pad(F, ((0, 0), (0, n - columns)))
-    return scipy.linalg.qr(F.T, mode="r", check_finite=False)[0][:n].T
+    return np.asarray(np.linalg.qr(F.T, mode="r")).T

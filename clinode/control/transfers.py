@@ -64,6 +64,11 @@ class Transfers:
         return bool(np.array_equal(self.A, self.A.T))
 
     @property
+    def is_short(self) -> bool:
+        """Whether it moves in fewer steps than it has states, too few to reach whole modes."""
+        return self.n_steps is not None and self.n_steps < self.n_states
+
+    @property
     def n_states(self) -> int:
         """Length of the state."""
         return len(self.A)
