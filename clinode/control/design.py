@@ -89,7 +89,9 @@ class DesignSpace:
             The coordinates, and the price of energy, to which an energy limit adds its own.
         """
         n = S.shape[2]
-        strength = max(float(np.linalg.norm(S)) ** 2, 1e-300)
+        strength = float(np.linalg.norm(S)) ** 2
+        if not strength:
+            return np.zeros(S.shape[1:]), 0.0
         extra = (0, len(self.problem.weights) - n)
         padded = np.pad(S, ((0, 0), (0, 0), extra))
         near = None if near is None else np.pad(near, ((0, 0), extra))

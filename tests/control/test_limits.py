@@ -87,8 +87,8 @@ def test_the_limit_of_shannon_is_where_log_density_and_log_charge_sum_to_k():
 
 
 def test_a_density_is_a_charge_over_the_electrode():
-    limits = StimulusLimits(charge_density=30.0, electrode_area={"stimulus:left": 0.1,
-                                                                  "stimulus:right": 0.2})  # fmt: skip
+    areas = {"stimulus:left": 0.1, "stimulus:right": 0.2}
+    limits = StimulusLimits(charge_density=30.0, electrode_area=areas)
     np.testing.assert_allclose(limits.bounds(REGIONS).charge, [3.0, 6.0])
 
 
