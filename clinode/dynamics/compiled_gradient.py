@@ -38,7 +38,7 @@ class Backwards(NamedTuple):
         made = {name: Spec((), whole, device) for name in ("from", "until")}
         made |= {name: Spec(("row",), whole, device) for name in ("count", "rows")}
         made |= {"active": Spec(("row",), torch.bool, device)}
-        made |= self.log_specs()
+        made |= layout.log_specs()
         log = Spec(("slot", "all", layout.n_states), layout.dtype, device)
         made |= {f"on_node{i}": log for i in range(method.n_node)}
         made |= {f"on_curve{i}": log for i in range(method.n_curve)}
@@ -46,11 +46,6 @@ class Backwards(NamedTuple):
         made |= {f"pull{i}": row for i in range(method.n_node)}
         made |= layout.input_specs()
         return made | {f"tensor{i}": one for i, one in enumerate(layout.tensors)}
-
-    def log_specs(self) -> dict[str, Spec]:
-        """What it needs of the log."""
-        specs = self.layout.log_specs()
-        return {name: spec for name, spec in specs.items() if not name.startswith("log_curve")}
 
     def sums(self) -> list[str]:
         """Arguments whose cotangents are summed, in order."""

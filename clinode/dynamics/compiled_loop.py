@@ -178,7 +178,6 @@ class Layout(NamedTuple):
         if self.pieces:
             made |= {"log_piece": self._spec("all", "slot", dtype=torch.int64)}
         made |= self._several("log_node", self.method.n_node, "slot", "all", self.n_states)
-        made |= self._several("log_curve", self.method.n_curve, "slot", "all", self.n_states)
         return made
 
     def input_specs(self) -> dict[str, Spec]:

@@ -63,7 +63,6 @@ class Compiled:
         self.specs = tuple(specs)
         self._options = OPTIONS | {"assert_indirect_indexing": checks_indices}
         self.n_compiled = 0
-        self.notes: dict[str, int] = {}  # what callers remember beside it
         self._function = function
         self._variants: list[tuple[Any, dict[str, int], Callable[..., Any]]] = []
         self._chosen: dict[tuple[int, ...], Callable[..., Any]] = {}
