@@ -6,7 +6,6 @@ function of symmetric matrices is Lipschitz in the Frobenius norm with the const
 function, so the residual of the eigenproblem bounds the error of the energy.
 """
 
-import functools
 import math
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from .square_root import SLACK, SLACK_OF_RESULT, TINY, UNIT, Bracket
 from .transfers import Array, Transfers
 
+LAST_MODES: list[tuple[Array, tuple[Array, Array, float, float]]] = []  # one, or none yet
 STEEPEST = 2.0  # |d/dw of 2 w / expm1(2 w T)|, reached as w T -> -inf
 
 
@@ -26,7 +26,7 @@ def full_control_energies(transfers: Transfers) -> Bracket | None:
     scale = multiple_of_identity(B)
     if scale is None or not transfers.is_symmetric:
         return None
-    values, vectors, off, skewed = symmetric_modes(A.tobytes(), len(A))
+    values, vectors, off, skewed = symmetric_modes(A)
     top, bottom = values[-1] + off, values[0] - off
     if top >= 0 if transfers.is_endless else top * T > 300:
         return None
@@ -55,20 +55,25 @@ def full_control_energies(transfers: Transfers) -> Bracket | None:
     return Bracket(low, high, aim_error, length)
 
 
-@functools.lru_cache(maxsize=2)
-def symmetric_modes(entries: bytes, n: int) -> tuple[Array, Array, float, float]:
-    """Eigenvalues w and eigenvectors V of a symmetric matrix given by its bytes, and their errors.
+def symmetric_modes(A: Array) -> tuple[Array, Array, float, float]:
+    """Eigenvalues w and eigenvectors V of a symmetric matrix, and their errors.
 
     The errors are bounds on |A - U diag(w) U'|, U the orthogonal matrix nearest to V, and on
-    |V'V - 1|. Kept: the next pairs of the same system begin here.
+    |V'V - 1|. Those of the last matrix are kept: the next pairs of the same system begin there.
     """
-    A = np.frombuffer(entries).reshape(n, n)
+    for kept, modes in LAST_MODES:
+        if np.array_equal(kept, A):
+            return modes
     values, vectors = (x.numpy() for x in torch.linalg.eigh(torch.tensor(A)))
-    return values, vectors, *_residual(A, values, vectors)
+    modes = values, vectors, *_residual(A, values, vectors)
+    LAST_MODES[:] = [(A.copy(), modes)]
+    return modes
 
 
 def multiple_of_identity(B: Array) -> float | None:
     """c where B B' = c 1 in every bit: a scaled permutation, possibly with silent inputs."""
+    if B[0, 0] != 0 and np.array_equal(B, B[0, 0] * np.eye(*B.shape)):
+        return float(B[0, 0]) ** 2
     used = B[:, (B != 0).any(axis=0)]
     if used.shape[0] != used.shape[1] or ((used != 0).sum(axis=0) != 1).any():
         return None

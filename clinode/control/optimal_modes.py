@@ -118,7 +118,7 @@ def modal_path(
         horizon: T.
         weight: s / rho.
     """
-    values, vectors, _, _ = symmetric_modes(A.tobytes(), len(A))
+    values, vectors, _, _ = symmetric_modes(A)
     pull = weight * float((B[0] ** 2).sum())
     rates = np.sqrt(values**2 + pull)
     reference = references @ vectors

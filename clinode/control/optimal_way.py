@@ -77,7 +77,7 @@ class Way:
         energy, distance = path.energies(), path.squared_distances()
         S, rho, n = self.cost.S[0, 0], self.cost.rho, self.transfers.n_states
         whole = rho * energy + S * distance
-        _, _, off, skewed = symmetric_modes(self.transfers.A.tobytes(), n)
+        _, _, off, skewed = symmetric_modes(self.transfers.A)
         # a disturbance dA z costs 2 |q| |dA z| to first order, with q = -rho v / b
         with np.errstate(divide="ignore", invalid="ignore"):
             first = np.sqrt(path.squared_states() / (energy * path.gain))

@@ -72,6 +72,14 @@ ROWS = (
         "log-energies of every single region, T = inf, 2000",
         "2000", "single nodes", seconds=2, rounds=3,
     ),
+    Row(
+        "minimum energy, T = 1, B = I, 100 pairs, 400",
+        "400", "minimum energy", "nctpy minimum energy", ratio=300,
+    ),
+    Row(
+        "optimal energy, T = 1, B = S = I, 100 pairs, 400",
+        "400", "optimal energy", "nctpy optimal energy", ratio=80,
+    ),
     Row("greedy choice of 10 of 400 inputs", "400", "greedy", "dense log det of each", seconds=0.5),
     Row(
         "average, T = 1, 64 of 100 000 regions, 1.8 M edges",
@@ -218,6 +226,73 @@ def low_rank(inputs: Arrays) -> Callable[[], Arrays]:
     return run
 
 
+def _pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
+    x0, target = np.random.default_rng(0).normal(size=(2, 100, n))
+    return x0, target
+
+
+def minimum_energy(inputs: Arrays) -> Callable[[], Arrays]:
+    """Ours, of 100 pairs; nothing is kept from the round before."""
+    from clinode.control.energy import control_energy
+    from clinode.control.full_control import LAST_MODES
+    from clinode.system import LinearSystem
+
+    A, (x0, target) = _normalized(inputs["W"]), _pairs(len(inputs["W"]))
+
+    def run() -> Arrays:
+        LAST_MODES.clear()
+        return {"values": control_energy(LinearSystem(A, np.eye(len(A))), x0, target).value}
+
+    return run
+
+
+def optimal_energies(inputs: Arrays) -> Callable[[], Arrays]:
+    """Ours, of 100 pairs, from the weights on; nothing is kept from the round before."""
+    from clinode.control.full_control import LAST_MODES
+    from clinode.control.normalization import linear_network
+    from clinode.control.optimal_energy import optimal_energy
+
+    x0, target = _pairs(len(inputs["W"]))
+
+    def run() -> Arrays:
+        LAST_MODES.clear()
+        return {"values": optimal_energy(linear_network(inputs["W"]), x0, target).value}
+
+    return run
+
+
+def nctpy_minimum_energy(inputs: Arrays) -> Callable[[], Arrays]:
+    """nctpy, of 100 pairs in one call."""
+    from nctpy.energies import minimum_energy_fast
+
+    A, (x0, target) = _normalized(inputs["W"]), _pairs(len(inputs["W"]))
+    small = -np.eye(2)
+
+    def run() -> Arrays:
+        minimum_energy_fast(small, 1, small, small, small)  # takes the place of what it kept
+        return {"values": minimum_energy_fast(A, 1, np.eye(len(A)), x0.T, target.T).sum(axis=0)}
+
+    return run
+
+
+def nctpy_optimal_energy(inputs: Arrays) -> Callable[[], Arrays]:
+    """nctpy's batched pipeline, of 100 pairs, from the weights on; its sums are 0.001 apart."""
+    from nctpy.pipelines import ComputeControlEnergy
+
+    x0, target = _pairs(len(inputs["W"]))
+    eye = np.eye(len(inputs["W"]))
+    tasks = [
+        {"x0": a, "xf": b, "B": eye, "S": eye, "rho": 1} for a, b in zip(x0, target, strict=True)
+    ]
+
+    def run() -> Arrays:
+        pipeline = ComputeControlEnergy(inputs["W"], tasks, system="continuous")
+        pipeline.run()
+        return {"values": 0.001 * pipeline.E}
+
+    return run
+
+
 def nctpy_average(inputs: Arrays, system: str = "continuous") -> Callable[[], Arrays]:
     """nctpy, from the weights on."""
     from nctpy.metrics import ave_control
@@ -305,6 +380,8 @@ TASKS: dict[str, tuple[str, Task]] = {  # the module that its interpreter must h
     "gramian": ("clinode", gramian),
     "gramian inf": ("clinode", lambda inputs: gramian(inputs, np.inf)),
     "single nodes": ("clinode", single_nodes),
+    "minimum energy": ("clinode", minimum_energy),
+    "optimal energy": ("clinode", optimal_energies),
     "greedy": ("clinode", greedy),
     "dense log det of each": ("control", exhaustive_first),
     "sparse average": ("clinode", sparse_average),
@@ -314,6 +391,8 @@ TASKS: dict[str, tuple[str, Task]] = {  # the module that its interpreter must h
     "nctpy average discrete": ("nctpy", lambda inputs: nctpy_average(inputs, "discrete")),
     "nctpy modal": ("nctpy", nctpy_modal),
     "nctpy gramian": ("nctpy", nctpy_gramian),
+    "nctpy minimum energy": ("nctpy", nctpy_minimum_energy),
+    "nctpy optimal energy": ("nctpy", nctpy_optimal_energy),
     "control gramian inf": ("control", control_gramian),
     "control gram of each": ("control", control_each),
 }

@@ -84,23 +84,21 @@ def for_ever(A, B, target, is_map, rows):
     return among(W, d, rows)
 
 
+def exact_energy_of(A, B, x0, target, horizon, step=None, bits=1500, rows=None):
+    """A ball around the energy; with `rows`, that of states that determine the others."""
+    old, ctx.prec = ctx.prec, bits
+    try:
+        if math.isinf(horizon):
+            return for_ever(A, B, target, step is not None, rows)
+        if step is not None:
+            return sum_over_steps(A, B, x0, target, round(horizon / step), rows)
+        by = stiff if np.abs(A).max() * horizon > 1e4 else block_exponential
+        return by(A, B, x0, target, horizon, rows)
+    finally:
+        ctx.prec = old
+
+
 @pytest.fixture(scope="session")
 def exact_energy():
-    """Function (A, B, x0, target, horizon) -> ball around the energy.
-
-    With `rows`, some states that determine the others, the energy to set these.
-    """
-
-    def energy(A, B, x0, target, horizon, step=None, bits=1500, rows=None):
-        old, ctx.prec = ctx.prec, bits
-        try:
-            if math.isinf(horizon):
-                return for_ever(A, B, target, step is not None, rows)
-            if step is not None:
-                return sum_over_steps(A, B, x0, target, round(horizon / step), rows)
-            by = stiff if np.abs(A).max() * horizon > 1e4 else block_exponential
-            return by(A, B, x0, target, horizon, rows)
-        finally:
-            ctx.prec = old
-
-    return energy
+    """Function (A, B, x0, target, horizon) -> ball around the energy."""
+    return exact_energy_of
