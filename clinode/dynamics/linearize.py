@@ -73,6 +73,7 @@ def linearize(
         inputs=kept_inputs,
         outputs=kept_outputs,
         time_unit=system.time_unit,
+        origin=system,
     )
 
 

@@ -39,6 +39,7 @@ class LinearSystem(System):
         inputs: Likewise; u1, u2, ... by default.
         outputs: Likewise; y1, y2, ... by default, the states where C is None.
         time_unit: Unit of time; "1" where dimensionless.
+        origin: The nonlinear system that it linearizes, for questions about other operating points.
 
     Raises:
         ArgumentError: Matrices or names that do not fit each other, entries that are not finite, a
@@ -64,6 +65,7 @@ class LinearSystem(System):
         inputs: Sequence[Quantity | str] | None = None,
         outputs: Sequence[Quantity | str] | None = None,
         time_unit: str = "1",
+        origin: System | None = None,
     ):
         super().__init__()
         if step is not None and not (math.isfinite(step) and step > 0):
@@ -83,12 +85,18 @@ class LinearSystem(System):
         self.step = None if step is None else float(step)
         self.latent = latent
         self.time_unit = time_unit
+        self._origin = (origin,)  # in a tuple, for it is no part of this module
         self.states = _quantities("state", "x", states, self.A.shape[-1])
         self.inputs = _quantities("input", "u", inputs, self.B.shape[-1])
         if outputs is not None or C is not None:
             self.outputs = _quantities("output", "y", outputs, self.C.shape[-2])
         check_distinct("LinearSystem", [*self.states, *self.inputs])
         check_distinct("the outputs of LinearSystem", self.outputs)
+
+    @property
+    def origin(self) -> System | None:
+        """The nonlinear system that it linearizes, if it was told."""
+        return self._origin[0]
 
     def vector_field(
         self,
