@@ -132,7 +132,12 @@ class Network(System):
         """
         if past is None:
             return times_vector(self.weights, sent(states))
-        return (self.weights * sent(past)).sum(-1)
+        n_batch = max(getattr(self, q.name).ndim for q in self.constants) - 1
+        seen = {}
+        for name, block in past.items():
+            block = block.reshape(*[1] * (n_batch + 2 - block.ndim), *block.shape)
+            seen[name] = block.movedim(-2, 0)  # targets lead, so that constants meet sources
+        return (self.weights * sent(seen).movedim(0, -2)).sum(-1)
 
 
 def _delays(

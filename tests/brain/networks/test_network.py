@@ -96,6 +96,26 @@ def test_a_batch_of_parameter_sets_and_weights_is_what_each_gives(kind):
 
 
 @every_network
+def test_with_delays_all_constants_may_differ_between_parameter_sets(kind):
+    n = sets = 4  # as many as regions: what is broadcast wrongly would not show in shapes
+    network = kind(simulate_connectome(n), speed=5.0)
+    factor = torch.linspace(0.9, 1.1, sets).double().unsqueeze(-1)
+    changes = {q.name: getattr(network, q.name) * factor for q in network.constants}
+    x, u = within(network)
+    together = network.with_constants(**changes)(0.0, x, u)
+    past = {
+        name: block[0].expand(n, n) * 0.7 for name, block in network.split(x.expand(1, -1)).items()
+    }
+    past = {name: past[name] for name in network.delayed}
+    delayed = network.with_constants(**changes).vector_field(0.0, x, u, past)
+    for i in range(sets):
+        one = network.with_constants(**{name: value[i] for name, value in changes.items()})
+        torch.testing.assert_close(together[i], one(0.0, x, u), rtol=1e-12, atol=1e-12)
+        alone = one.vector_field(0.0, x, u, past)
+        torch.testing.assert_close(delayed[i], alone, rtol=1e-12, atol=1e-12)
+
+
+@every_network
 def test_units_agree_with_and_without_noise_and_delays(kind):
     check_dimensions(kind(simulate_connectome(4)))
     check_dimensions(kind(simulate_connectome(4), sigma=0.1, speed=5.0))
