@@ -16,6 +16,7 @@ import typer
 from clinode import __version__
 from clinode.cli.arguments import in_order
 from clinode.cli.check import check
+from clinode.cli.control import control
 from clinode.cli.demo import demo
 from clinode.cli.doctor import doctor
 from clinode.cli.explain import explain, report
@@ -36,6 +37,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {  # and a call that works
     "report": (report, "clinode report runs/death stays/ --out report"),
     "simulate": (simulate, "clinode simulate morris-lecar --until 500 --input I=100"),
     "bifurcate": (bifurcate, "clinode bifurcate morris-lecar I --span -20:120 --out diagram"),
+    "control": (control, "clinode control generated --to E:lh_precuneus=rest+0.05 --out steering"),
     "verify": (verify, "clinode verify runs/death"),
     "doctor": (doctor, "clinode doctor"),
     "list": (overview, "clinode list"),

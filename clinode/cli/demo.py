@@ -1,4 +1,4 @@
-"""`clinode demo`: the whole way on simulated patients whose causes are known."""
+"""`clinode demo`: the whole way on simulated patients whose causes are known, and a brain."""
 
 import shutil
 import time
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clinode.cohort import Cohort
 
 KIND = "demo"
+N_REGIONS = 20
 
 
 def demo(
@@ -25,7 +26,7 @@ def demo(
     subjects: Annotated[int, typer.Option(min=60, help="How many patients to simulate.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
 ) -> None:
-    """Simulate patients, fit, evaluate, explain and report: nothing is downloaded.
+    """Simulate patients, fit, evaluate, explain, report, and steer a brain: nothing is downloaded.
 
     An earlier demo in the same folder is written over; anything else is not.
     """
@@ -45,7 +46,7 @@ def demo(
     start = time.monotonic()
     write_folder(out, write, kind=KIND, replace=True)
     found["seconds"] = round(time.monotonic() - start, 1)
-    answer.tell({**found, "index": out / "index.html"}, _five_lines(found, out))
+    answer.tell({**found, "index": out / "index.html"}, _told(found, out))
 
 
 def _carry_out(folder: Path, answer: Answer, n_subjects: int, seed: int) -> dict[str, Any]:
@@ -82,6 +83,36 @@ def _carry_out(folder: Path, answer: Answer, n_subjects: int, seed: int) -> dict
         "planted": _planted_truth(attributions, held_out),
         "withheld": int(attributions.gates["withheld"].to_numpy(dtype=bool).sum()),
         "pages": len(attributions.gates),
+        "steering": _steered(folder / "brain", answer, seed),
+    }
+
+
+def _steered(folder: Path, answer: Answer, seed: int) -> dict[str, Any]:
+    """A generated brain network, one of its regions aimed at, and the page of it."""
+    import clinode
+
+    answer.progress("steering a generated brain network")
+    connectome = clinode.simulate_connectome(N_REGIONS, seed)
+    brain = clinode.brain.WilsonCowanNetwork(connectome, K=2.0)
+    rest = clinode.find_equilibria(brain)[0]
+    aim = connectome.labels[1]
+    place = brain.state_names.index(f"E:{aim}")
+    found = clinode.steer(
+        brain,
+        {f"E:{aim}": float(rest.state[place]) + 0.05},
+        rest,
+        horizon=40.0,
+        limits=clinode.StimulusLimits(amplitude=2.0),
+        n_nulls=39,
+        seed=seed,
+    )
+    clinode.write_brain_report(found, folder)
+    return {
+        "regions": N_REGIONS,
+        "target": found.target,
+        "cheapest": list(found.ranking.candidates[0]),
+        "is_reached": found.stimulus.is_reached,
+        "verdict": found.stimulus.verdict,
     }
 
 
@@ -106,7 +137,7 @@ def _planted_truth(attributions: "Attributions", cohort: "Cohort") -> dict[str, 
     }
 
 
-def _five_lines(found: dict[str, Any], out: Path) -> list[str]:
+def _told(found: dict[str, Any], out: Path) -> list[str]:
     from clinode.cli.answers import interval
 
     evaluation, planted = found["evaluation"], found["planted"]
@@ -123,5 +154,7 @@ def _five_lines(found: dict[str, Any], out: Path) -> list[str]:
         f"Planted causes: {ranks} of {planted['n_variables']} variables; AUPRC over measured "
         f"events {interval(planted['auprc'], 2)}, chance {planted['chance']:.2f}.",
         f"Open {out / 'index.html'} in a browser; it links {found['pages']} patient pages.",
+        f"A generated brain of {found['steering']['regions']} regions was steered too: "
+        f"{out / 'brain' / 'index.html'}.",
         "Next, with data of your own: clinode check DATA",
     ]

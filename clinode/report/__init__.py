@@ -1,5 +1,6 @@
-"""Reports that can be read offline: an index of the cohort and a page a subject."""
+"""Reports that can be read offline: of a cohort with a page a subject, of a steering study."""
 
+from .brain import write_brain_report
 from .write import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_brain_report", "write_report"]

@@ -32,6 +32,18 @@ LIMITS = (
     "Model output supports no treatment decision by itself.",
 )
 
+BRAIN_LIMITS = (
+    "This page describes a model, not a patient: its regions, weights and constants are "
+    "assumptions, and another connectome or another operating point gives another ranking.",
+    "Controllability, energies and rankings are those of the linearization at one equilibrium; "
+    "only the stimulus was run in the nonlinear model.",
+    "Energies are in units of the model's inputs. They say nothing of current, dose or tissue "
+    "unless the inputs carry such units.",
+    "A place that stands out of null networks stands out of those nulls, and of nothing else.",
+    "Research use only; not a medical device. Nothing here supports a decision about stimulation "
+    "of a person by itself.",
+)
+
 BASELINES = {
     "cohort_mean": "the mean of the training cohort for each variable",
     "normal": "the midpoint of the reference interval of each variable",
