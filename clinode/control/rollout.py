@@ -16,7 +16,7 @@ from clinode.dynamics.fixed_step import FIXED_STEP
 from clinode.errors import ArgumentError
 from clinode.system import System
 
-TOGETHER = 10  # steps whose graph is built at once
+TOGETHER = 5  # steps whose graph is built at once
 
 
 def check_rolls(system: System) -> None:

@@ -187,4 +187,6 @@ class Outcome:
 
 
 def _percent(share: float) -> str:
-    return "0 %" if share < 1e-9 else f"{100 * share:.2g} %"
+    if share < 1e-9:
+        return "0 %"
+    return f"{100 * share:.0f} %" if share >= 1 else f"{100 * share:.2g} %"

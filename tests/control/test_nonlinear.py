@@ -46,7 +46,7 @@ def test_the_least_cost_of_a_leak_is_its_closed_form_up_to_the_square_of_a_step(
     # min (x(T) - 1)^2 / 2 + int u^2 / 2 has the value 1 / (2 (1 + W)), W the Gramian
     closed = 1 / (2 * (1 + (1 - math.exp(-4)) / 2))
     cost, errors = StimulationCost(target=[1.0], energy=1.0), []
-    for n in (10, 20, 40):
+    for n in (8, 16, 32):
         found = optimize_inputs(LEAK, [0.0], torch.linspace(0, 2, n + 1), cost)
         assert found.status == "converged"
         errors.append(float(found.cost) - closed)

@@ -63,12 +63,12 @@ def network():
 def test_a_leak_takes_the_least_energy_of_its_closed_form():
     leak = LinearSystem([[-0.5]], [[2.0]], states=["V"], inputs=["I"])
     rest = find_equilibria(leak)[0]
-    found = stimulate(leak, rest, {"V": 3.0}, horizon=2.0, waveform=Free(n_pieces=40))
+    found = stimulate(leak, rest, {"V": 3.0}, horizon=2.0, waveform=Free(n_pieces=16))
     gramian = 4 * (1 - math.exp(-2 * 0.5 * 2)) / (2 * 0.5)
-    assert found.energy == pytest.approx(9 / gramian, rel=2e-4)
+    assert found.energy == pytest.approx(9 / gramian, rel=1e-3)
     assert found.is_reached
     assert found.distance < 1e-6
-    torch.testing.assert_close(found.simulated.states, found.predicted.states, rtol=0, atol=1e-7)
+    torch.testing.assert_close(found.simulated.states, found.predicted.states, rtol=0, atol=1e-6)
     assert found.verdict == "reaches the target: 0 % of the distance is left"
 
 
@@ -78,7 +78,9 @@ def test_the_linear_prediction_is_off_by_the_square_of_a_small_displacement():
     errors = []
     for eps in (4e-3, 2e-3, 1e-3):
         target = {"E": float(rest.state[0]) + eps}
-        found = stimulate(system, rest, target, horizon=15.0, refine=False)
+        found = stimulate(
+            system, rest, target, horizon=15.0, refine=False, waveform=Free(n_pieces=5)
+        )
         errors.append(float((found.simulated.states - found.predicted.states).abs().max()))
     orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
     assert orders == pytest.approx([2.0, 2.0], abs=0.2)
