@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 GROWN = 3.0  # times the shortest period: below it the period is taken to stay finite
 RESOLVED = 1e-10  # of the parameter's extent: smaller steps are rounding
 N_TAIL = 8  # cycles nearest the end that are fitted
+SATURATES = 0.5  # a growth of the period, per factor of distance, below this of that before
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +44,16 @@ class FrequencyLaw:
         return dict(vars(self))
 
 
-def fit_frequency_law(values: np.ndarray, periods: np.ndarray) -> FrequencyLaw | None:
+def fit_frequency_law(
+    values: np.ndarray, periods: np.ndarray, end: float | None = None
+) -> FrequencyLaw | None:
     """The law of cycles that come closer and closer to the end of their branch.
 
     Args:
         values: (cycle,), the parameter, from the end of the branch outward.
         periods: (cycle,).
+        end: The parameter at the end, if it is known. A period that grows less and less in the
+            logarithm of the distance from it stays finite.
 
     Returns:
         The law; None where the period grows but neither law fits better than by a factor of 2 in
@@ -57,6 +62,12 @@ def fit_frequency_law(values: np.ndarray, periods: np.ndarray) -> FrequencyLaw |
     values, periods = np.asarray(values), np.asarray(periods)
     if periods[0] < GROWN * periods.min():
         return FrequencyLaw("finite", 1.0 / float(periods[0]))
+    if end is not None and len(values) > 2:
+        away, grown = np.abs(values[:3] - end), -np.diff(periods[:3])
+        per_factor = grown / np.diff(np.log(away))
+        if 0 < per_factor[0] < SATURATES * per_factor[1]:
+            limit = periods[0] + grown[0] * away[0] / (away[1] - away[0])
+            return FrequencyLaw("finite", 1.0 / float(limit))
     long, short, moved = _tail(values, periods)
     if len(moved) < 3:
         return None

@@ -135,7 +135,8 @@ def firing_onset(
     if resets(system):
         timed = firing_periods(system, parameter, u, lost, ends[1] - ends[0])
         cycles, begins = None, None
-        law = fit_frequency_law(*timed) if len(timed[0]) > 3 else None
+        end = float(lost.value.detach())
+        law = fit_frequency_law(*timed, end) if len(timed[0]) > 3 else None
     else:
         cycles = _firing(system, parameter, u, ends, lost, excursion)
         law, begins = _birth(cycles, lost)

@@ -21,7 +21,11 @@ from .simulate import simulate
 from .singular import newton
 
 LEVELS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the span above the onset, where firing is timed
+NEARER = (1e-7, 1e-6)  # at a fold, whose square root is met late
+RTOL = 1e-6
+RTOL_NEARER = 1e-8  # the error of a step must be small against how far the fold is
 DOUBLINGS = 10  # of the duration, until the last two intervals agree
+MANY = 60  # intervals after which those that do not agree are taken for irregular
 AGREED = 0.005  # relative difference of the last two intervals
 PUSH = 0.02  # scales, off an equilibrium that repels
 
@@ -108,39 +112,56 @@ def firing_periods(
     """
     value = float(lost.value.detach())
     at_onset = Field(system, u, [parameter]).fixed([value])
-    duration = 10.0 * crossing_time(at_onset, lost.state.detach().numpy())
-    start = lost.state.detach() + PUSH * torch.tensor(scales(system.states))
-    p = value + width * np.array(LEVELS)
-    levels = [held_at(system, u, parameter, one) for one in p]
-    if all(there is system for there, _ in levels):  # an input: all levels at once
+    x = lost.state.detach()
+    duration = max(10.0 * crossing_time(at_onset, x.numpy()), _slowest(at_onset, lost))
+    start = x + PUSH * torch.tensor(scales(system.states))
+    levels, rtol = (NEARER + LEVELS, RTOL_NEARER) if lost.kind == "fold" else (LEVELS, RTOL)
+    p = value + width * np.array(levels)
+    held = [held_at(system, u, parameter, one) for one in p]
+    if all(there is system for there, _ in held):  # an input: all levels at once
         together = [(system, torch.stack([given.broadcast_to(system.n_inputs)
-                                          for _, given in levels]))]  # fmt: skip
+                                          for _, given in held]))]  # fmt: skip
     else:
-        together = [(there, given[None]) for there, given in levels]
-    found = [_intervals(there, given, start, duration) for there, given in together]
+        together = [(there, given[None]) for there, given in held]
+    found = [_intervals(there, given, start, duration, rtol) for there, given in together]
     periods = np.concatenate(found)
     regular = np.isfinite(periods)
     return p[regular], periods[regular]
 
 
-def _intervals(system: System, u: torch.Tensor, start: torch.Tensor, duration: float) -> np.ndarray:
+def _slowest(at_onset: Field, lost: SpecialPoint) -> float:
+    """The slowest time constant of the flow where rest ends, but for one that diverges there."""
+    x = lost.state.detach().numpy()
+    rates = np.sort(np.abs(np.linalg.eigvals(at_onset.jacobian(x[None])[1][0])))
+    rates = rates[int(lost.kind not in ("hopf", "threshold")) :]
+    return 1.0 / float(rates[0]) if len(rates) else 0.0
+
+
+def _intervals(
+    system: System, u: torch.Tensor, start: torch.Tensor, duration: float, rtol: float
+) -> np.ndarray:
     """The last interval between events for each row of inputs; NaN where no two agree."""
     names = [event.name for event in resets(system)]
-    x, elapsed = start.expand(len(u), -1), 0.0
     moments: list[list[float]] = [[] for _ in range(len(u))]
     periods = np.full(len(u), np.nan)
+    x, elapsed, rows = start.expand(len(u), -1), 0.0, np.arange(len(u))
     for _ in range(DOUBLINGS):
         with torch.no_grad():
-            path = simulate(system, x, [0.0, duration], u, keep_failed=True)
+            path = simulate(
+                system, x, [0.0, duration], u[rows], rtol=rtol, atol=1e-3 * rtol, keep_failed=True
+            )
         fired = path.events[path.events["name"].isin(names)]
         for row, time in zip(fired["trajectory"], fired["time"], strict=True):
-            moments[int(row)].append(elapsed + float(time))
-        for row in np.flatnonzero(np.isnan(periods)):
+            moments[rows[int(row)]].append(elapsed + float(time))
+        for row in rows:
             intervals = np.diff(moments[row][-3:])
             if len(intervals) == 2 and math.isclose(*intervals, rel_tol=AGREED):
                 periods[row] = intervals[-1]
         x = path.states[..., -1, :]
         elapsed, duration = elapsed + duration, 2 * duration
-        if np.isfinite(periods).all() or not x.isfinite().all():
+        undecided = np.isnan(periods[rows]) & (path.status == "ok")
+        undecided &= np.array([len(moments[row]) <= MANY for row in rows])
+        x, rows = x[torch.as_tensor(undecided)], rows[undecided]
+        if not len(rows):
             break
     return periods

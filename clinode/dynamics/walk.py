@@ -32,13 +32,14 @@ from .solvers import Limits, Problem, Solution, Status, select
 
 SHRINKS = 10  # attempts that are not finite before a row is given up
 FINEST = 10  # spacings of floating-point time below which a step is no step
+UPSTROKE = 2_000  # steps in a row below it on the way to a reset, as where V' = exp(V) escapes
 CUTS = 16  # of one fixed step, because its guards need more looks, before a row is given up
 PATIENCE = 1_000  # attempts after which the pace is judged
 HOPELESS = 2  # times max_steps that the rest of the way would take at that pace
 
 PER_ROW = (
     *("rows", "times", "stops", "t", "x", "slope", "end", "h", "previous", "wall"),
-    *("shrinks", "extra", "since", "passed", "part", "cuts", "lost"),
+    *("shrinks", "extra", "since", "passed", "part", "cuts", "lost", "fine"),
 )
 
 
@@ -110,6 +111,7 @@ class Walk:
         self.part = torch.ones_like(self.t)  # of the attempt that is kept
         self.cuts = count  # of attempts in a row that end where the looks at guards do
         self.lost = torch.zeros_like(self.last)  # a guard is not a number
+        self.fine = count  # steps in a row that time does not notice
         self.u: Tensor | None = None
         self.free: Tensor | None = None
         events = self.system.events
@@ -149,21 +151,30 @@ class Walk:
         """One step of every row, and what follows from it."""
         h, until = self._widths()
         self.tried += 1
-        rate = self._rate()
-        step = self.method.attempt(rate, self.t, h, self.x, self.slope)
-        slope, stages = step.slope, step.stages
-        if slope is None:
-            slope = rate(until, step.x)
-            stages = (*stages, slope)
+        step, slope, stages = self._stepped(h, until)
         good = self._judge(step, slope, h, until)
         curve, happens, after = None, None, step.x
         if self.guards is not None:
             curve = self.method.curve(h, self.x, after, stages)
             happens, until, after = self._locate(h, until, after, curve, good)
             good = good & ~self.lost
+            if not self.method.order and (self.part < 1).any():
+                # The rest of a fixed step, beyond a reset say, would spoil what comes before it.
+                h, self.part = self.part * h, torch.ones_like(h)
+                step, slope, stages = self._stepped(h, until)
+                after, curve = step.x, self.method.curve(h, self.x, step.x, stages)
         self._read(h, until, step.x, stages, good, curve)
         self._move(good, until, after, slope, h)
         self._end(good, h, happens)
+
+    def _stepped(self, h: Tensor, until: Tensor) -> tuple[Step, Tensor, tuple[Tensor, ...]]:
+        """An attempt of this width, the slope at its end, and what its curve is made of."""
+        rate = self._rate()
+        step = self.method.attempt(rate, self.t, h, self.x, self.slope)
+        if step.slope is not None:
+            return step, step.slope, step.stages
+        slope = rate(until, step.x)
+        return step, slope, (*step.stages, slope)
 
     def _widths(self) -> tuple[Tensor, Tensor]:
         """The width of the next attempt, and where it ends."""
@@ -223,7 +234,12 @@ class Walk:
         if self.plan is not None:
             self.part = self.plan.part[self.rows, self.tried - 1]
             return self.plan.happens(self.rows, self.tried, 0)
-        self.part, happens, self.lost = guards.locate(self._look, self.t, h, along, good)
+        side = guards.side
+        found = guards.locate(self._look, self.t, h, along, good)
+        if found.happens is not None and not self.method.order:
+            guards.side = side
+            found = guards.locate(self._look, self.t, h, self._shorter(h), good)
+        self.part, happens, self.lost = found
         if not self._cut(happens).any():
             self.cuts = torch.zeros_like(self.cuts)
             return None
@@ -237,6 +253,15 @@ class Walk:
         self.cuts = torch.where(short, self.cuts + 1, 0)
         self.h = torch.where(short, torch.minimum(self.h, self.part * h), self.h)
         return happens
+
+    def _shorter(self, h: Tensor) -> Callable[[Tensor], Tensor]:
+        """Where shorter steps end: the curve of a method that is not smooth over its whole step."""
+        rate = self._rate()
+
+        def along(theta: Tensor) -> Tensor:
+            return self.method.attempt(rate, self.t, theta * h, self.x, self.slope).x
+
+        return along
 
     def _cut(self, happens: Tensor | None) -> Tensor:
         """Which attempts end before their width, or in an event."""
@@ -315,7 +340,7 @@ class Walk:
         status = mark(status, self.lost, Status.NOT_FINITE)
         if not self.method.order:
             status = mark(status, ~good, Status.NOT_FINITE)
-            self.since = torch.where(self.part < 1, self.since, self.tried)
+            self.since = torch.where(self.t < self.end, self.since, self.tried)
             many = self.tried - self.since > self.limits.max_steps
             status = mark(status, many | (self.cuts > CUTS), Status.STEP_BUDGET)
         else:
@@ -326,6 +351,9 @@ class Walk:
                 status = mark(status, self.shrinks > SHRINKS, Status.NOT_FINITE)
             finest = FINEST * (torch.nextafter(self.t, torch.full_like(self.t, torch.inf)) - self.t)
             stuck = (self.h < finest) & ~(good & self.last)
+            if stuck.any() and self.guards is not None and self.guards.resets.any():
+                self.fine = torch.where(stuck, self.fine + 1, 0)
+                stuck = self.fine > UPSTROKE
             status = mark(status, stuck, Status.STEP_UNDERFLOW)
         if self.tried > min(self.limits.max_steps, PATIENCE) and self.method.order:
             status = mark(status, self._hopeless(), Status.STEP_BUDGET)
@@ -450,7 +478,8 @@ class Walk:
         middle = None if u is not None else self.t + (self.end - self.t) / 2
 
         def rate(t: Tensor, x: Tensor) -> Tensor:
-            value = u if u is not None else signal(t, within=middle).to(x.dtype)
+            within = None if middle is None else middle.expand(t.shape)
+            value = u if u is not None else signal(t, within=within).to(x.dtype)
             slope = field(t, x, value)
             return slope if free is None else slope * free
 

@@ -239,6 +239,33 @@ def test_adex_resets_and_adapts_at_each_spike():
     assert (np.diff(gaps) > 0).all()  # each spike adds b to w, and the next comes later
 
 
+def test_where_the_upstroke_of_adex_is_cut_changes_next_to_nothing():
+    V_peak = double([[-20.0], [0.0], [20.0], [40.0]])
+    cell = AdEx(V_peak=V_peak)
+    trace = simulate(cell, cell.initial_state(), [0.0, 45.0], 800.0, rtol=1e-8)
+    spikes = trace.event_times.reshape(4, 2)
+    # what is left of the upstroke from V on takes C / g_L exp(-(V - V_T) / Delta_T)
+    left = 281 / 30 * torch.exp(-(V_peak[:, 0] + 50.4) / 2)
+    torch.testing.assert_close(
+        spikes[:, 0] + left, spikes[:1, 0].expand(4) + left[0], rtol=0, atol=1e-9
+    )
+    assert (spikes[:, 1] - spikes[0, 1]).abs().max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("V_peak", [-20.0, 20.0])
+def test_fixed_steps_do_not_run_over_the_upstroke_of_adex(V_peak):
+    # beyond its reset the exponential grows by dozens of orders within one step
+    cell = AdEx(V_peak=V_peak)
+    exact = simulate(cell, cell.initial_state(), [0.0, 50.0], 800.0, rtol=1e-8)
+    late = []
+    for step in (0.2, 0.05):
+        found = simulate(cell, cell.initial_state(), [0.0, 50.0], 800.0, method="rk4", step=step)
+        late.append(np.abs(found.events["time"] - exact.events["time"]).max())
+        assert (found.states[-1] - exact.states[-1]).abs().max() < step
+    assert late[1] < 0.5 * late[0] < 0.05
+
+
 @pytest.mark.parametrize("atol", [1e-3, 1e-8])
 def test_the_theta_neuron_spikes_once_a_turn_at_its_closed_form_times(atol):
     # theta = 2 arctan(sqrt(I) tan(sqrt(I) t)): it passes pi, 3 pi, .. at odd halves of a turn

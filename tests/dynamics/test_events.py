@@ -138,7 +138,7 @@ def test_the_voltage_is_held_while_refractory_and_the_rest_flows_on(how):
     torch.testing.assert_close(found[1:, 1], kept, rtol=1e-7, atol=0)
 
 
-@pytest.mark.parametrize("how", ADAPTIVE)
+@pytest.mark.parametrize("how", [*ADAPTIVE, {"method": "rk4", "step": 0.25}])
 def test_gradients_of_spike_times_and_of_the_state_behind_them_carry_the_saltation_term(how):
     def start(value):
         return torch.tensor([value], dtype=torch.float64, requires_grad=True)

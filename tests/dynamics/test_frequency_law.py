@@ -23,6 +23,16 @@ def test_laws_are_told_apart_without_knowing_where_the_branch_ends():
         assert finite.frequency == pytest.approx(1 / (2 * factor))
 
 
+def test_a_period_that_saturates_at_a_known_end_stays_finite():
+    away = np.geomspace(1e-5, 1.0, 6)
+    law = fit_frequency_law(3.0 + away, 50.0 / (1 + 9 * away), end=3.0)
+    assert law.kind == "finite"
+    assert law.frequency == pytest.approx(1 / 50, rel=1e-6)
+    log = fit_frequency_law(3.0 + away, 5.0 - 2.0 * np.log(away), end=3.0)
+    assert (log.kind, log.coefficient) == ("log", pytest.approx(0.5, rel=1e-3))
+    assert fit_frequency_law(3.0 + away, away**-0.5, end=3.0).kind == "sqrt"
+
+
 def test_square_roots_come_with_their_prefactor():
     T = np.geomspace(1e4, 1.0, 30)
     law = fit_frequency_law(3.0 + (0.7 * T) ** -2.0, T)  # T = 1 / (0.7 sqrt(p - 3))
