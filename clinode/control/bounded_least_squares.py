@@ -10,6 +10,7 @@ S: many inputs cost what they must. Mehrotra's predictor and corrector (Mehrotra
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -76,7 +77,8 @@ class BoundedProblem:
         low = high = math.log10(ridge)
         while excess(high) > 0:
             low, high = high, high + 2
-        price = 10 ** float(brentq(excess, low, high, xtol=1e-4, rtol=1e-6))
+        root: Any = brentq(excess, low, high, xtol=1e-4)
+        price = 10 ** float(root)
         found = within(price)
         return found * min(1.0, math.sqrt(self.energy / self._energy(found))), price
 

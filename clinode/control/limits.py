@@ -135,13 +135,13 @@ class StimulusLimits:
         Raises:
             ArgumentError: Batch axes, impulses, a function of time, another number of inputs.
         """
-        knots, values, inputs, _ = _stimulus(signal, inputs, baseline)
+        knots, values, hold, inputs, _ = _stimulus(signal, inputs, baseline)
         bounds = self.bounds(inputs, time_unit)
         rows = []
         for i, name in enumerate(flat_names(inputs)):
-            course = Course(knots, values[:, i], signal.hold)
+            course = Course(knots, values[:, i], hold)
             rows += _rows_of(name, course, bounds, i)
-        energy, last = sum(Course(knots, v, signal.hold).energy for v in values.T), knots[-1]
+        energy, last = sum(Course(knots, v, hold).energy for v in values.T), knots[-1]
         if math.isfinite(bounds.energy):
             rows.append(LimitRow("energy", "all inputs", energy, bounds.energy, float(last)))
         return LimitCheck(tuple(rows), float(energy))
@@ -162,17 +162,17 @@ class StimulusLimits:
         Raises:
             ArgumentError: As `check`; a slew limit for steps.
         """
-        knots, values, inputs, rest = _stimulus(signal, inputs, baseline)
+        knots, values, hold, inputs, rest = _stimulus(signal, inputs, baseline)
         bounds = self.bounds(inputs, time_unit)
-        kept = project_values(values, knots, signal.hold, bounds)
+        kept = project_values(values, knots, hold, bounds)
         for i in range(kept.shape[1]):
-            for begin, end, charge in Course(knots, kept[:, i], signal.hold).phases():
+            for begin, end, charge in Course(knots, kept[:, i], hold).phases():
                 if abs(charge) > bounds.charge[i]:
                     inside = (knots >= begin) & (knots <= end) & (kept[:, i] * charge > 0)
                     kept[inside, i] *= bounds.charge[i] / abs(charge)
         if self.balanced:
-            kept = balanced_by_scaling(kept, knots, signal.hold)
-        return Signal(knots, kept + rest, signal.hold)
+            kept = balanced_by_scaling(kept, knots, hold)
+        return Signal(knots, kept + rest, hold)
 
 
 @dataclass(frozen=True)
@@ -267,8 +267,8 @@ def _rows_of(name: str, course: Course, bounds: Bounds, i: int) -> list[LimitRow
 
 def _stimulus(
     signal: Signal | FunctionSignal, inputs: Sequence[Quantity] | None, baseline: Any
-) -> tuple[np.ndarray, np.ndarray, Sequence[Quantity], np.ndarray]:
-    """Knots and deviations from the baseline of one signal, its inputs, and the baseline."""
+) -> tuple[np.ndarray, np.ndarray, str, Sequence[Quantity], np.ndarray]:
+    """Knots, deviations from the baseline and hold of one signal, its inputs, the baseline."""
     if isinstance(signal, FunctionSignal):
         raise ArgumentError(
             "the limits of a function of time cannot be checked exactly",
@@ -298,7 +298,7 @@ def _stimulus(
         raise ArgumentError("a stimulus begins and ends at finite times")
     size = np.maximum(np.abs(values).max(axis=0), np.abs(rest))
     values[np.abs(values) <= ZERO * size] = 0.0  # what adding and subtracting a baseline leaves
-    return knots, values, inputs, rest
+    return knots, values, signal.hold, inputs, rest
 
 
 def _each(given: PerInput, inputs: Sequence[Quantity], what: str) -> np.ndarray:

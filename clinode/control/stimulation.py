@@ -100,6 +100,8 @@ def stimulate(
     linear = linearize(system, equilibrium, inputs=inputs)
     if not linear.n_inputs:
         raise ArgumentError(f"{type(system).__name__} has no inputs, so nothing stimulates it")
+    if not tolerance > 0 or not (step is None or step > 0):
+        raise ArgumentError(f"tolerance and step must be positive, got {tolerance} and {step}")
     duration = _horizon(horizon, equilibrium, system.time_unit)
     limits = StimulusLimits() if limits is None else limits
     bounds = limits.bounds(linear.inputs, system.time_unit)
@@ -199,21 +201,22 @@ class _Study:
     ) -> tuple[Refined, Trajectory, float]:
         """Gauss-Newton with steps that the adaptive solver confirms, and where they differ last."""
         precise, slack = (share * self.tolerance * distance for share in (SEARCHED, SLACK))
-        for k in range(HALVINGS + 1):
+        n_halvings = 0
+        while True:
             approach = Approach(
                 self.system, self._x0, self._u, self._places, self.space, self.goal, self.horizon,
-                self.step / 2**k,
+                self.step / 2**n_halvings,
             )  # fmt: skip
-            refined = approach.refine(c, S, precise, slack, again=k > 0)
+            refined = approach.refine(c, S, precise, slack, again=n_halvings > 0)
             simulated = self._run(refined.c)
             found = self._missing(simulated) if (simulated.status == "ok").all() else math.nan
             difference = float(np.linalg.norm(found - refined.miss))
-            if difference <= TRUSTED * distance:
+            if difference <= TRUSTED * distance or n_halvings == HALVINGS:
                 break
-            c = refined.c
+            c, n_halvings = refined.c, n_halvings + 1
         if not (simulated.status == "ok").all():
             simulated = self._run(refined.c, keep_failed=False)
-        return refined, simulated, difference  # of the last round
+        return refined, simulated, difference
 
     def _run(self, c: np.ndarray, keep_failed: bool = True) -> Trajectory:
         """The model under these coordinates."""

@@ -224,6 +224,7 @@ def test_the_horizon_is_the_slowest_time_constant_unless_it_is_given(network):
         ({"inputs": ["stimulus:lh_precunius"]}, "did you mean 'stimulus:lh_precuneus'"),
         ({"waveform": "square"}, "no waveform is called 'square'"),
         ({"step": 1e-5}, "too fast for the horizon"),
+        ({"step": -1.0}, "step must be positive"),
         (
             {"limits": StimulusLimits(slew=1.0), "waveform": Free()},
             "the slew limit excludes every stimulus",
