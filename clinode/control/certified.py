@@ -22,6 +22,7 @@ from .transfers import Array, Transfers
 
 FIRST_BITS = 128
 MOST_BITS = 2**19
+MOST_BITS_TO_END = 2**12  # at which an infinite horizon that has not ended is taken not to
 SLOWER = 1.7  # by which a round takes longer when its bits double, at least
 SPECTRUM_SECONDS = 1.3e-9  # times n^4
 GRAMIAN_SECONDS = 2e-6  # times n^2 (inputs + n / 8)
@@ -134,8 +135,9 @@ def _by_gramian(
     """Energies from the Gramian of the free targets; None where an infinite one has no end."""
     try:
         W, aims = ball_gramian(transfers, bits)
-    except ArithmeticError:
-        return None
+    except ArithmeticError:  # not at this precision, or never
+        nothing = Eliminated(0, [arb(0)] * len(transfers.starts)), "Gramian in balls"
+        return nothing if bits < MOST_BITS_TO_END else None
     rows, columns = W.tolist(), aims.tolist()
     if span is not None:
         rows = [[rows[i][j] for j in span.free] for i in span.free]

@@ -43,7 +43,8 @@ class Energy:
         value: Input unit^2 x time unit; input unit^2 of a map. inf above 1e308, and for what cannot
             be reached; 0 below 1e-308.
         log10: Its logarithm, also where the value is beyond float64; -inf for a free transfer.
-        bound: Largest relative error of the value; inf for a lower bound.
+        bound: Largest relative error of the value, proven; of a lower bound inf, or by how much the
+            energy may exceed it at most.
         reach_error: Norm of the distance between the target and where the input of this energy
             leads: rounding where reliable, the nearest that can be reached where unreachable, where
             the best input that float64 can compute ends for a lower bound; NaN where unknown.
@@ -160,7 +161,7 @@ class _Table:
         below = ~reliable & ~free & (low > self.value) & ~self.is_settled
         for kept, value, bound, verdict in (
             (reliable, middle, half, "reliable"),
-            (below, low, np.full_like(low, math.inf), "lower bound"),
+            (below, low, 2 * half, "lower bound"),
             (free, np.zeros_like(low), np.zeros_like(low), "reliable"),
         ):
             self.value[kept], self.bound[kept] = value[kept], bound[kept]
@@ -177,10 +178,11 @@ class _Table:
             log10 = math.inf if verdict == "unreachable" else log10_of(ball)
             if not verdict and (log10 <= self.log10[pair] or log10 == -math.inf):
                 continue
+            if not verdict and math.isfinite(self.bound[pair]):
+                continue  # float64 knows an upper bound as well
             self.verdict[pair] = verdict or "lower bound"
             self.value[pair], self.log10[pair] = float(ball.mid()), log10
             self.route[pair] = found.routes[i]
-            self.bound[pair] = math.inf
             if verdict:
                 self.bound[pair] = 0.0 if verdict == "unreachable" else relative_error(ball)
                 self.reach_error[pair] = found.reach_errors[i]
@@ -190,11 +192,12 @@ class _Table:
         within = np.full(len(self.value), None, dtype=object)
         limit, is_whole = largest
         with np.errstate(invalid="ignore"):
-            above = self.value / (1 + np.where(np.isfinite(self.bound), self.bound, 0.0)) > limit
+            slack = np.where(self.verdict == "reliable", self.bound, 0.0)
+            above = self.value / (1 + slack) > limit
             below = self.value * (1 + self.bound) <= limit
         within[above | (self.verdict == "unreachable")] = False
         if is_whole:
-            within[below & (self.verdict == "reliable")] = True
+            within[below & np.isfinite(self.bound)] = True
         arrays = (self.value, self.log10, self.bound, self.reach_error, within, self.verdict)
         shaped = [array.reshape(shape) for array in (*arrays, self.route)]
         return Energy(*shaped)

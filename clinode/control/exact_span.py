@@ -5,9 +5,10 @@ Where it is not full, the relations that the reachable states obey are lifted to
 and checked exactly: a mirror symmetry, a region without a path, a silent input show as x_3 = x_17.
 """
 
-import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 
 import numpy as np
 from flint import arb, fmpq, fmpq_mat, fmpz, fmpz_mat, nmod_mat
@@ -16,7 +17,8 @@ from .ball_gramian import ball_gramian
 from .ball_modes import scaled_integers
 from .transfers import Array, Transfers
 
-MOST_PRIMES = 12  # relations with numbers beyond 12 * 62 / 2 bits are not looked for
+MOST_PRIMES = 256  # relations with numbers beyond 256 * 62 / 2 bits are not looked for
+MOST_MODULAR = 5e8  # n^3 times the primes, unless they are few
 DRIFT_BITS = 512  # to which drifts are known that relations are checked on
 MOST_CHECKED = 2e9  # multiplications in the exact check
 
@@ -71,7 +73,7 @@ class Span:
         """How far ends (pair, target) are from the space, in float64."""
         if not self.bound or self.relations is None:
             return np.zeros(len(ends))
-        rows = [[float(q.p) / float(q.q) for q in row] for row in self.rows.tolist()]
+        rows = [[float(arb(q).mid()) for q in row] for row in self.rows.tolist()]
         Q, _ = np.linalg.qr(np.array(rows).T)
         return np.linalg.norm(ends @ Q, axis=1)
 
@@ -96,7 +98,8 @@ def reachable_span(transfers: Transfers) -> Span:
     modulus, combined = 1, {}
     free: list[int] | None = None
     span = Span(0, [], [], None)
-    for prime in _primes():
+    most = min(MOST_PRIMES, max(4, int(MOST_MODULAR / transfers.n_states**3)))
+    for k, prime in enumerate(islice(_primes(), most), start=1):
         found, entries = _modulo(numbers, transfers, prime)
         if len(found) == n_targets:
             return Span(n_targets, found, [], None)
@@ -105,7 +108,8 @@ def reachable_span(transfers: Transfers) -> Span:
         combined = {k: _crt(combined.get(k, 0), modulus, v, prime) for k, v in entries.items()}
         modulus *= prime
         bound = [i for i in range(n_targets) if i not in set(found)]
-        relations = _lifted(combined, modulus, found, bound)
+        is_time = k & (k - 1) == 0  # 1, 2, 4, 8, ...
+        relations = _lifted(combined, modulus, found, bound) if is_time else None
         span = Span(len(found), found, bound, relations)
         if relations is not None and _holds(span, numbers, transfers):
             return span
@@ -180,14 +184,10 @@ def _integers(matrix: Array) -> tuple[list[int], int]:
     return made
 
 
-@functools.cache
-def _primes() -> tuple[int, ...]:
-    found, candidate = [], 2**62 - 57
-    while len(found) < MOST_PRIMES:
+def _primes() -> Iterator[int]:
+    for candidate in count(2**62 - 57, -2):
         if fmpz(candidate).is_prime():
-            found.append(candidate)
-        candidate -= 2
-    return tuple(found)
+            yield candidate
 
 
 def _n_powers(transfers: Transfers) -> int:

@@ -299,6 +299,8 @@ def _from_below(factor: Factor, aim: Array, aim_error: Array) -> tuple[Array, Ar
     length = reach_error.copy()
     U, s, _ = scipy.linalg.svd(_square(F), check_finite=False)
     floor = max(4 * factor.F.error, 1e-15 * s[0], 1e-150)  # its square is no underflow
+    if not floor < 1e140:
+        return best, reach_error
     slack = factor.F.error + _gamma(len(F) + 4) * float(np.linalg.norm(F))
     for cut in (floor, 1e2 * floor, 1e4 * floor):
         p = ((aim @ U) / (s**2 + cut**2)) @ U.T

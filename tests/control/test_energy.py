@@ -109,6 +109,7 @@ def test_other_connectomes_cost_what_the_block_exponential_says(
     assert relative_error(energy.value, exact_energy(A, B, 0 * target, target, T, bits=700)) < 1e-6
 
 
+@pytest.mark.slow
 def test_regions_that_receive_nothing_are_unreachable_and_said_to_be(data_dir):
     W = np.load(data_dir / "connectomes" / "tvb76" / "connectome.npz")["weights"].astype(float)
     A = W / (1 + np.abs(np.linalg.eigvals(W)).max()) - np.eye(76)
@@ -273,6 +274,42 @@ def test_without_time_a_lower_bound_is_all_that_is_claimed(exact_energy):
     assert 0 < energy.value < float(truth)
     assert energy.bound == math.inf
     assert not energy.within_limits
+
+
+def test_a_bracket_too_wide_for_the_tolerance_is_a_lower_bound_with_its_width(exact_energy):
+    A, B = network(np.random.default_rng(27), 12, 6, "directed")
+    target = np.random.default_rng(28).normal(size=12)
+    energy = control_energy(
+        LinearSystem(A, B), 0.0, target, rtol=1e-15, wall_time_seconds=-1.0, limits=1e300
+    )
+    truth = exact_energy(A, B, 0 * target, target, 1.0)
+    assert energy.verdict == "lower bound"
+    assert arb(float(energy.value)) <= truth
+    assert truth <= arb(float(energy.value)) * (1 + arb(float(energy.bound)))
+    assert energy.bound < 1e-3
+    assert energy.within_limits
+
+
+def test_growth_beyond_float64_is_no_obstacle(exact_energy):
+    A = np.array([[30.0, 1.0], [-1.0, 25.0]])
+    energy = control_energy(LinearSystem(A, [[1.0], [0.0]]), [1e3, 2e3], 0.0, 30.0)
+    expected = exact_energy(A, np.array([[1.0], [0.0]]), [1e3, 2e3], [0.0, 0.0], 30.0, bits=9000)
+    assert relative_error(energy.value, expected) <= energy.bound <= 1e-6
+
+
+def test_a_map_in_too_few_steps_is_proven_not_to_arrive_whatever_its_numbers():
+    rng = np.random.default_rng(29)
+    linear = LinearSystem(rng.normal(size=(6, 6)), rng.normal(size=(6, 1)), step=1.0)
+    energy = control_energy(linear, rng.normal(size=6), rng.normal(size=6), 5.0)
+    assert energy.verdict == "unreachable"
+
+
+def test_a_slow_spiral_that_is_nearly_defective_has_an_energy_for_ever(exact_energy):
+    A = np.array([[1.9998877040573053, -2.0], [2.0, -2.000112295942695]])
+    B, target = np.array([[-1.0], [-1.0]]), np.array([1.0, 2.0])
+    energy = control_energy(LinearSystem(A, B), 0.0, target, math.inf)
+    assert relative_error(energy.value, exact_energy(A, B, 0 * target, target, math.inf)) <= 1e-6
+    assert energy.verdict == "reliable"
 
 
 def test_pairs_keep_their_batch_axes_and_do_not_see_each_other():

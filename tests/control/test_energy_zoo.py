@@ -248,7 +248,16 @@ def least_energy(c, exact_energy):
     )
 
 
-@pytest.mark.parametrize("name", ZOO)
+SLOW = (
+    "subnormal bridge",
+    "large symmetric network, three driven",
+    "directed network, four driven",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ZOO]
+)
 def test_every_energy_of_the_zoo_is_decided_and_right(name, exact_energy):
     c = ZOO[name]
     energy = control_energy(LinearSystem(c.A, c.B, step=c.step), c.x0, c.target, c.horizon)
