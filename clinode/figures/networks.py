@@ -5,11 +5,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from clinode.brain.bold import recorded
 from clinode.brain.connectome import Connectome
 from clinode.dynamics.simulate import Trajectory
 from clinode.errors import ArgumentError
 from clinode.figures.dynamics import axis_label
 from clinode.figures.picture import INK, LOWER, QUIET, styled
+from clinode.system import Quantity
 
 STRONGEST = 0.25  # share of the connections that the map shows
 NAMED = 40  # more regions than this are numbered on the axes, not named
@@ -28,24 +30,16 @@ def connectome_figure(connectome: Connectome) -> Figure:
 
 
 def network_figure(trajectory: Trajectory, name: str = "E") -> Figure:
-    """A state of all regions over time as an image, their mean below.
+    """A block of all regions over time as an image, their mean below.
 
     Args:
-        trajectory: Of a network.
-        name: The block to draw.
+        trajectory: Of a network, one.
+        name: The states or outputs to draw.
 
     Raises:
-        ArgumentError: No block of this name.
+        ArgumentError: No block of this name, or more than one trajectory.
     """
-    start = 0
-    for quantity in trajectory.state_quantities:
-        if quantity.name == name:
-            break
-        start += quantity.size
-    else:
-        raise ArgumentError(f"this trajectory has no block '{name}'")
-    times = trajectory.times.numpy()
-    rows = trajectory.states.detach().numpy()[:, start : start + quantity.size]
+    times, rows, quantity = _of_one(trajectory, name)
     with styled():
         height = 4.4 if quantity.size > NAMED else 2.2 + 0.12 * quantity.size
         figure = Figure(figsize=(7.4, max(4.4, height)), layout="constrained")
@@ -54,13 +48,53 @@ def network_figure(trajectory: Trajectory, name: str = "E") -> Figure:
         image = top.pcolormesh(times, place, rows.T, cmap="viridis", shading="nearest",
                                rasterized=True)  # fmt: skip
         label = axis_label(name, quantity.unit)
-        figure.colorbar(image, ax=top, label=f"{label}, fraction firing", pad=0.01)
+        figure.colorbar(image, ax=top, label=label, pad=0.01)
         _region_ticks(top, quantity.labels)
         under.plot(times, rows.mean(axis=1), color=LOWER, lw=1.2)
         under.set_ylabel(f"mean {label}")
         under.set_xlabel(axis_label("time", trajectory.time_unit))
         under.margins(x=0)
     return figure
+
+
+def traces_figure(connectome: Connectome, trajectory: Trajectory, name: str) -> Figure:
+    """What each region of a network does, one trace above the other, beside the weights.
+
+    Args:
+        connectome: Of the network.
+        trajectory: Of the network, one.
+        name: The states or outputs to draw.
+
+    Raises:
+        ArgumentError: No block of this name, more than one trajectory, or a block that is not one
+            of the connectome's regions.
+    """
+    times, rows, quantity = _of_one(trajectory, name)
+    if quantity.labels != connectome.labels:
+        raise ArgumentError(f"'{name}' does not have the regions of this connectome")
+    spacing = 1.15 * float(np.ptp(rows, axis=0).max()) or 1.0
+    with styled():
+        figure = Figure(figsize=(10.4, max(3.6, 1.6 + 0.22 * quantity.size)), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
+        _matrix(figure, left, connectome)
+        base = -spacing * np.arange(quantity.size)
+        right.plot(times, rows - rows.mean(axis=0) + base, color=LOWER, lw=0.9)
+        right.set_yticks(base, quantity.labels, fontsize=7)
+        end = times[-1] + 0.02 * (times[-1] - times[0])
+        right.plot([end, end], [base[-1], base[-1] + spacing], color=INK, lw=2, clip_on=False)
+        unit = "" if quantity.unit == "1" else f" {quantity.unit}"
+        right.set_title(f"{name} about its mean; the bar is {spacing:.2g}{unit}", fontsize=10)
+        right.set_xlabel(axis_label("time", trajectory.time_unit))
+        right.margins(x=0.02)
+    return figure
+
+
+def _of_one(trajectory: Trajectory, name: str) -> tuple[np.ndarray, np.ndarray, Quantity]:
+    """Times, values (time, region) of a block, and what it is."""
+    values, quantity = recorded(trajectory, name)
+    if values.ndim != 2:
+        raise ArgumentError("a figure shows one trajectory, and these are several")
+    return trajectory.times.numpy(), values.detach().numpy(), quantity
 
 
 def _matrix(figure: Figure, axis: Axes, connectome: Connectome) -> None:
