@@ -60,13 +60,13 @@ def least_singular_values(
     return np.array([test.least(complex(point)) for point in points])
 
 
-def least_singular_vector(A: Matrix, B: Matrix, point: complex) -> tuple[float, np.ndarray]:
+def least_singular_vector(A: Matrix, B: Matrix, point: complex | float) -> tuple[float, np.ndarray]:
     """The least singular value of [A - lambda I, B] near a point, and its left vector.
 
     Point and vector are improved in turn, w against the best w for lambda = w' A w, which only
     lowers the value; real where the pair and the point are.
     """
-    value, vector = _exactly(A, B, point)
+    value, vector = _exactly(A, B, complex(point))
     for _ in range(ITERATIONS):
         point = complex(vector.conj() @ A @ vector)
         lower, better = _exactly(A, B, point)
@@ -121,11 +121,10 @@ class _Test:
 
     def least(self, point: complex) -> float:
         triangle, rows = self.triangle - np.conj(point) * self.unit, self.rows
-        if not point.imag and not np.iscomplexobj(self.triangle) and not np.iscomplexobj(rows):
-            triangle, factor = np.real(triangle), lapack.dtpqrt  # pyright: ignore[reportAttributeAccessIssue]
-        else:
-            triangle, rows = triangle.astype(complex), rows.astype(complex)
-            factor = lapack.ztpqrt  # pyright: ignore[reportAttributeAccessIssue]
+        factor = lapack.dtpqrt  # pyright: ignore[reportAttributeAccessIssue]
+        if point.imag or np.iscomplexobj(self.triangle) or np.iscomplexobj(rows):
+            rows, factor = rows.astype(complex), lapack.ztpqrt  # pyright: ignore[reportAttributeAccessIssue]
+        triangle = triangle.astype(rows.dtype) if np.iscomplexobj(rows) else np.real(triangle)
         if len(rows):
             triangle = factor(0, min(BLOCK, len(triangle)), triangle, rows)[0]
         return _least_of_triangle(triangle, self.start)
@@ -138,7 +137,7 @@ def _least_of_triangle(triangle: np.ndarray, start: np.ndarray) -> float:
     vector, value = start / np.linalg.norm(start), math.inf
     for _ in range(ITERATIONS):
         try:
-            half = solve_triangular(triangle, vector, trans=2, check_finite=False)
+            half = solve_triangular(triangle, vector, trans="C", check_finite=False)  # pyright: ignore[reportArgumentType]
             vector = solve_triangular(triangle, half, check_finite=False)
         except LinAlgError:
             return 0.0
@@ -147,7 +146,7 @@ def _least_of_triangle(triangle: np.ndarray, start: np.ndarray) -> float:
             return 0.0
         before, growth = value, float(np.linalg.norm(vector))
         value = 1 / math.sqrt(growth)
-        if before - value <= SETTLED * before:
+        if before - value <= SETTLED * value:
             break
         vector = vector / growth
     return value

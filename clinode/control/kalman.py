@@ -244,6 +244,7 @@ def _with_modes(
     A: Matrix, axes: dict[str, np.ndarray], judgement: Judgement, tolerance: float
 ) -> tuple[Block, ...]:
     blocks = []
+    size = float(np.linalg.norm(A))
     kinds = [kind for kind, columns in axes.items() if columns.shape[1]]
     for i, kind in enumerate(kinds):
         own = axes[kind]
@@ -252,7 +253,7 @@ def _with_modes(
         inner = own.T @ A @ own
         if np.array_equal(A, A.T):
             inner = (inner + inner.T) / 2
-        eigenvalues, vectors, noise = spectrum(inner, tolerance)
+        eigenvalues, vectors, noise = spectrum(inner, tolerance, size)
         left = _continued(A, own, rest, eigenvalues, vectors)
         wanted = None if kind == "reached" else False
         statuses, causes = (wanted,) * len(inner), ("",) * len(inner)

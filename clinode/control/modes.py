@@ -68,21 +68,20 @@ def judge_modes(
 
 
 def spectrum(
-    A: Matrix, tolerance: float
+    A: Matrix, tolerance: float, size: float
 ) -> tuple[Eigenvalues, Complex[np.ndarray, "state mode"], Float[np.ndarray, " mode"]]:
     """Eigenvalues, left eigenvectors, and how far the tolerance moves each eigenvalue.
 
     Left eigenvectors are unit columns w with w* A = lambda w*, orthonormal where A is symmetric.
-    The movement is the first order one of relative changes of the entries and of rounding, at most
-    the size of A.
+    The movement is the first order one of relative changes of the entries, and of rounding in a
+    whole of the given size that A is a part of.
     """
     eigenvalues, left, right = _eigen(A)
-    size = np.einsum("ik,ik->k", np.abs(left), np.abs(A) @ np.abs(right))
+    change = np.einsum("ik,ik->k", np.abs(left), np.abs(A) @ np.abs(right))
     overlap = np.abs(np.einsum("ik,ik->k", left.conj(), right))
-    norm = np.linalg.norm(A)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        moved = (tolerance * size + 4 * EPSILON * norm) / overlap
-    return eigenvalues, left, np.where(np.isfinite(moved), np.minimum(moved, norm), norm)
+        moved = (tolerance * change + 4 * EPSILON * size) / overlap
+    return eigenvalues, left, np.where(np.isfinite(moved), np.minimum(moved, size), size)
 
 
 def _eigen(A: Matrix) -> tuple[Eigenvalues, np.ndarray, np.ndarray]:

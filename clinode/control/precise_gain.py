@@ -18,7 +18,7 @@ MOST_WORK = 5e6  # modes times cubed states: some seconds
 def precise_gain(
     A: Float[np.ndarray, "state state"],
     B: Float[np.ndarray, "state input"],
-    eigenvalue: complex,
+    eigenvalue: complex | float,
     left: Complex[np.ndarray, " state"],
     right: Complex[np.ndarray, " state"],
 ) -> tuple[float, float]:
@@ -34,10 +34,10 @@ def precise_gain(
     Raises:
         ZeroDivisionError: The eigenvalue is not simple.
     """
-    gain = change = 0.0
+    gain, change, value = 0.0, 0.0, complex(eigenvalue)
     for bits in BITS:
         with ctx.workprec(bits):
-            gain, change = _in_balls(A, B, eigenvalue, left, right, 2.0 ** (-bits * 3 // 4))
+            gain, change = _in_balls(A, B, value, left, right, 2.0 ** (-bits * 3 // 4))
         if gain > 2.0 ** (-bits * 7 // 10) * np.abs(B).max():
             return gain, change
     return 0.0, change

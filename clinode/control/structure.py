@@ -134,21 +134,26 @@ def find_dilations(A: Pattern, B: InputPattern) -> list[Dilation]:
     pattern = np.concatenate([A, B], axis=1)
     driver = _driven_by(pattern)
     holder = {int(j): i for i, j in enumerate(driver) if j >= 0}
-    found, seen = [], np.zeros(len(A), dtype=bool)
-    for start in np.flatnonzero(driver < 0):
-        if seen[start]:
-            continue
-        states, columns = _alternating(pattern, holder, int(start))
-        seen[states] = True
-        sources = tuple(j for j in columns if j < len(A))
-        inputs = tuple(j - len(A) for j in columns if j >= len(A))
-        found.append(Dilation(tuple(states), sources, inputs))
-    return found
+    found: list[tuple[set[int], set[int]]] = []
+    for start in np.flatnonzero(driver < 0).tolist():
+        states, columns = _alternating(pattern, holder, start)
+        for other in [one for one in found if one[1] & columns]:
+            found.remove(other)
+            states, columns = states | other[0], columns | other[1]
+        found.append((states, columns))
+    return [
+        Dilation(
+            tuple(sorted(states)),
+            tuple(sorted(j for j in columns if j < len(A))),
+            tuple(sorted(j - len(A) for j in columns if j >= len(A))),
+        )
+        for states, columns in found
+    ]
 
 
 def _alternating(
     pattern: np.ndarray, holder: dict[int, int], start: int
-) -> tuple[list[int], list[int]]:
+) -> tuple[set[int], set[int]]:
     """States on alternating paths from an unmatched one, and all that drives them."""
     states, columns = {start}, set()
     waiting = [start]
@@ -160,7 +165,7 @@ def _alternating(
             if holder[j] not in states:  # a free driver would have enlarged the matching
                 states.add(holder[j])
                 waiting.append(holder[j])
-    return sorted(states), sorted(columns)
+    return states, columns
 
 
 def _driven_by(pattern: Bool[np.ndarray, "state source"]) -> Int[np.ndarray, " state"]:
