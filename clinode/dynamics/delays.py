@@ -4,9 +4,15 @@ Between two steps the past is the cubic through both states and slopes, so the o
 is kept up to four. What is not smooth at the start comes back after every delay, one derivative
 smoother each time; steps end at these times while they matter and are few (Bellen & Zennaro 2003,
 Numerical Methods for Delay Differential Equations, ch. 2). A delay of zero reads the present.
+
+With noise, dx = f(t, x(t), u, x(t - tau)) dt + g(t, x(t), u) dW in the sense of Ito, the schemes
+are "euler" (Buckwar 2000, J. Comput. Appl. Math. 125:297-307) and "heun" as in
+`clinode.dynamics.stochastic`; the past is then a line between two steps. Noise does not read the
+past.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,7 +24,10 @@ from .adaptive import flattened, shaped
 from .fixed_step import FIXED_STEP, jump_steps, march, step_grid
 from .runge_kutta import hermite_curve, interpolate
 from .solvers import Limits, Problem, Solution
+from .stochastic import N_DRIFTS, SCHEMES, Noise, Wiener, check_noise
 
+Rate = Callable[[float, Tensor], Tensor]  # at a fraction of the step
+Take = Callable[[int, Tensor, Rate, Tensor, Tensor], tuple[Tensor, ...]]
 History = Callable[[Tensor], Tensor]  # times (...) not after the start -> states (..., state)
 
 ECHOES = 4  # times that a kink comes back before it is too smooth to matter
@@ -33,9 +42,12 @@ def solve_delayed(
     step: float,
     method: str = "rk4",
     history: History | None = None,
+    generator: torch.Generator | None = None,
     limits: Limits | None = None,
 ) -> Solution:
     """Explicit Runge-Kutta with steps of at most `step` and an interpolated past; differentiable.
+
+    With a generator the system's noise is drawn, as in `clinode.dynamics.stochastic`.
 
     Args:
         system: With `delays`, whose times are positive or zero.
@@ -43,6 +55,7 @@ def solve_delayed(
         step: Largest step, in time units; not above the shortest delay.
         method: A key of `clinode.dynamics.fixed_step.FIXED_STEP`.
         history: States before the start; the initial state by default.
+        generator: Gives the key of the noise; None for the flow alone.
         limits: Wall time.
 
     Raises:
@@ -57,29 +70,70 @@ def solve_delayed(
             f"{shortest:g} {system.time_unit}",
             fix="give a step that is not longer than that",
         )
-    signal, (one_step, n_stages) = flat.signal, FIXED_STEP[method]
+    signal = flat.signal
+    if generator is None:
+        take, n_rates = _along_flow(method), FIXED_STEP[method][1] + 1
+    else:
+        take, n_rates = _with_noise(flat, method, generator), N_DRIFTS[method]
     grid = step_grid(flat.times, memory.kinks(), step)
     memory.nodes = grid.nodes.expand(len(flat.x0), -1).contiguous()
 
     def advance(k: int, start: Tensor, width: Tensor, x: Tensor) -> Tensor:
-        middle, slopes = start + width / 2, []
+        middle = start + width / 2
 
         def rate(fraction: float, x: Tensor) -> Tensor:
             t = (start + fraction * width).expand(len(x))
             u = signal(t, within=middle.expand(len(x))).to(x.dtype)
-            slope = flat.field(t, x, u, memory.past(t, x, middle))
-            slopes.append(slope)
-            return slope
+            return flat.field(t, x, u, memory.past(t, x, middle))
 
         memory.open(k)
-        after = one_step(rate, width.to(x.dtype).expand(len(x)).unsqueeze(-1), x)
-        first = slopes[0]
-        memory.append(width.expand(len(x)), x, after, first, rate(1.0, after))
+        after, *slopes = take(k, start, rate, width.to(x.dtype).expand(len(x)).unsqueeze(-1), x)
+        memory.append(width.expand(len(x)), x, after, *slopes)
         return after
 
     jumps = jump_steps(signal, grid)
-    solution = march(advance, flat, grid, n_stages + 1, limits or Limits(), jumps)
+    solution = march(advance, flat, grid, n_rates, limits or Limits(), jumps)
     return shaped(solution, problem.batch)
+
+
+def _along_flow(method: str) -> Take:
+    """A step of the flow: its end, and the slopes at both ends."""
+    one_step, _ = FIXED_STEP[method]
+
+    def take(k: int, start: Tensor, rate: Rate, h: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        slopes = []
+
+        def noted(fraction: float, x: Tensor) -> Tensor:
+            slopes.append(rate(fraction, x))
+            return slopes[-1]
+
+        after = one_step(noted, h, x)
+        return after, slopes[0], rate(1.0, after)
+
+    return take
+
+
+def _with_noise(flat: Problem, method: str, generator: torch.Generator) -> Take:
+    """A step with noise: its end, and twice the slope of the line to it."""
+    check_noise(flat, method)
+    noise, signal, rows = cast(Noise, flat.system.noise), flat.signal, len(flat.x0)
+    key = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    wiener = Wiener(key, torch.arange(rows, device=flat.x0.device))
+
+    def take(k: int, start: Tensor, rate: Rate, h: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        begin, width = start.expand(rows), h.squeeze(-1).to(start.dtype)
+
+        def spread(fraction: float, x: Tensor) -> Tensor:
+            t = begin + fraction * width
+            return noise(t, x, signal(t, within=begin + width / 2).to(x.dtype))
+
+        g = spread(0.0, x)
+        dW = h.sqrt() * wiener(k, g.shape[-1], x.dtype)
+        after = SCHEMES[method](rate, spread, h, x, g, dW)
+        line = (after - x) / torch.where(h > 0, h, 1.0)
+        return after, line, line
+
+    return take
 
 
 class _Memory:

@@ -160,7 +160,8 @@ def simulate(
         method: One of the above.
         rtol: Relative tolerance of a step of the adaptive method.
         atol: Absolute tolerance of a step of the adaptive method, in the states' units.
-        generator: Where the noise of a system comes from; required by the methods that draw it.
+        generator: Where the noise of a system comes from; required by the methods that draw it,
+            with delays "euler" and "heun".
             Trajectories draw by their place in the batch, so their noise does not depend on mates.
         step: Largest step of a fixed-step method, in time units; required there, refused elsewhere.
         max_steps: Steps between two output times after which an adaptive solution of one trajectory
@@ -266,11 +267,11 @@ def _check_kind(system: System, method: str, generator: torch.Generator | None) 
             f"{name} has delays, and method '{method}' has no past",
             fix="method='rk4' and a step that is not longer than the shortest delay",
         )
-    if system.delays and (system.events or generator is not None):
-        raise ArgumentError(f"{name} has delays, which are solved without events and noise only")
+    if system.delays and system.events:
+        raise ArgumentError(f"{name} has delays, which are solved without events only")
     if system.events and method in REFERENCE:
         raise ArgumentError(f"method '{method}' sees no events", fix="dopri5 does")
-    noisy = system.noise is not None and not system.delays
+    noisy = system.noise is not None
     if noisy and method in STOCHASTIC and generator is None:
         raise ArgumentError(
             f"{name} has noise, and method '{method}' draws it: it needs a generator",
@@ -303,7 +304,8 @@ def _solver(
         return bind(solve, system, method=method, **options)
     stepped = {"step": step, "method": method, "limits": limits}
     if system.delays:
-        return bind(solve_delayed, system, history=history, **stepped)
+        drawn = None if system.noise is None else generator
+        return bind(solve_delayed, system, history=history, generator=drawn, **stepped)
     if system.noise is not None and generator is not None:
         return bind(solve_stochastic, system, generator=generator, **stepped)
     return bind(solve_fixed, system, **stepped)

@@ -121,7 +121,7 @@ def _solve(
     grid = step_grid(flat.times, signal.breakpoints.to(flat.times), step)
     wiener = Wiener(key, who)
     jumps = _Jumps(system, flat) if system.events else None
-    _check_noise(flat, method)
+    check_noise(flat, method)
 
     def advance(k: int, start: Tensor, width: Tensor, x: Tensor) -> Tensor:
         middle = start + width / 2
@@ -197,7 +197,7 @@ def _along_each(spread: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Ten
     return torch.func.jvp(spread, (states,), (directions,))[1]
 
 
-def _check_noise(flat: Problem, method: str) -> None:
+def check_noise(flat: Problem, method: str) -> None:
     """Refuse noise of a wrong shape, and for "milstein" noise that does not commute."""
     system, x = flat.system, flat.x0.detach()
     noise, name = cast(Noise, system.noise), type(system).__name__

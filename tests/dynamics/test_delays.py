@@ -138,3 +138,75 @@ def test_what_has_no_past_is_refused_in_words():
         simulate(Lagged(), [1.0], [0.0, 1.0])
     with pytest.raises(ArgumentError, match=r"reaches beyond the shortest delay of Lagged, 0\.1"):
         simulate(Lagged(1.0, 0.1), [1.0], [0.0, 1.0], method="rk4", step=0.2)
+
+
+class NoisyLagged(System):
+    """dx = -k x(t - tau) dt + sigma x^m dW, m = 0 or 1."""
+
+    states = (Quantity("x", "1"),)
+    constants = (Quantity("k", "1"), Quantity("tau", "1"))
+    delays = (Delay("x", "tau"),)
+
+    def __init__(self, k: Values = 1.0, tau: Values = 1.0, *, scales: bool = False):
+        super().__init__()
+        self.scales = scales
+        self.register_constants(k=k, tau=tau)
+
+    def vector_field(self, t, x, u, past=None):
+        return -self.k * _of(past)
+
+    def noise(self, t, x, u):
+        return 0.5 * (x if self.scales else torch.ones_like(x))
+
+
+class NoisyNow(NoisyLagged):
+    delays = ()
+
+    def vector_field(self, t, x, u):
+        return -self.k * x
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_noise_that_comes_back_late_has_its_stationary_variance(method):
+    # sigma^2 (1 + sin k tau) / (2 k cos k tau): Kuechler & Mensch 1992, Stochastics 40:23
+    k, tau, n = 1.0, 0.8, 2000
+    found = simulate(
+        NoisyLagged(k, tau), torch.zeros(n, 1), [0.0, 12.0, 18.0, 24.0], method=method, step=0.04,
+        generator=seeded(3),
+    ).states[:, 1:, 0]  # fmt: skip
+    expected = 0.25 * (1 + math.sin(k * tau)) / (2 * k * math.cos(k * tau))
+    error = math.sqrt(2 / (3 * n))  # of a variance over independent draws, relative
+    assert found.var().item() == pytest.approx(expected, rel=4 * error + 0.02)
+    assert abs(found.mean().item()) < 4 * math.sqrt(expected / (3 * n))
+
+
+@pytest.mark.parametrize("scales", [False, True])
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_without_a_delay_the_noise_is_that_of_the_system_without_delays(method, scales):
+    how = {"method": method, "step": 0.1}
+    start = torch.ones(3, 1)
+    late = simulate(
+        NoisyLagged(1.0, 0.0, scales=scales), start, [0.0, 1.0, 2.0], generator=seeded(1), **how
+    )
+    now = simulate(
+        NoisyNow(1.0, 0.0, scales=scales), start, [0.0, 1.0, 2.0], generator=seeded(1), **how
+    )
+    torch.testing.assert_close(late.states, now.states, rtol=1e-12, atol=1e-12)
+    few = simulate(
+        NoisyLagged(1.0, 0.0, scales=scales), start[:2], [0.0, 1.0, 2.0], generator=seeded(1), **how
+    )
+    torch.testing.assert_close(late.states[:2], few.states, rtol=1e-12, atol=1e-12)
+
+
+def test_noise_is_neither_dropped_nor_drawn_in_silence():
+    start, times = [1.0], [0.0, 1.0]
+    with pytest.raises(ArgumentError, match="needs a generator"):
+        simulate(NoisyLagged(), start, times, method="heun", step=0.1)
+    with pytest.raises(ArgumentError, match="method 'rk4' draws no noise"):
+        simulate(NoisyLagged(), start, times, method="rk4", step=0.1, generator=seeded())
+    flow = simulate(NoisyLagged(), start, times, method="rk4", step=0.1).states
+    assert flow[-1].item() == pytest.approx(0.0, abs=1e-12)  # 1 - t
