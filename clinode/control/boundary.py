@@ -82,6 +82,7 @@ def boundary_controllability(W: Weights, threshold: float = 0.0) -> BoundaryCont
         raise ArgumentError(f"threshold is a share from 0 to below 1, got {threshold}")
     weights, regions = read_network(W)
     strengths = weights.detach().abs().cpu().numpy()
+    strengths = np.ldexp(strengths, -np.frexp(strengths.max())[1])  # sums would overflow
     strengths = (strengths + strengths.T) / 2
     np.fill_diagonal(strengths, 0.0)
     levels, open_ = _levels(strengths, threshold)

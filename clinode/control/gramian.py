@@ -143,6 +143,9 @@ def check_eigenvalues(
     )
 
 
+REAL = "fiub"  # kinds of NumPy's dtypes
+
+
 def expm1_ratio(rate: Tensor, horizon: float) -> Tensor:
     """expm1(r T) / r, T at r = 0: the integral of exp(r s) from 0 to T; -1 / r at T = inf."""
     if math.isinf(horizon):
@@ -217,10 +220,7 @@ def _refuse_overflow(A: Tensor, horizon: float, *, is_map: bool) -> None:
 
 def _float64(matrix: Values, name: str) -> Tensor:
     """As a tensor in float64 with at least two axes, all finite."""
-    made = matrix if isinstance(matrix, Tensor) else torch.from_numpy(np.array(matrix))
-    if made.is_complex():
-        raise ArgumentError(f"{name} must be real, got complex numbers")
-    made = made.to(torch.float64)
+    made = real_numbers(matrix, name)
     if made.ndim < 2:
         raise ArgumentError(f"{name} has shape {tuple(made.shape)}, expected a matrix")
     if not made.isfinite().all():
@@ -239,10 +239,38 @@ def _matrices(A: Values, B: Values, name: str) -> tuple[Tensor, Tensor]:
     return A, B
 
 
-def checked_horizon(horizon: float | int) -> float:
-    """As a float; raises ArgumentError where it is not positive."""
-    if not horizon > 0:
+def real_numbers(values: Values, name: str) -> Tensor:
+    """As a dense tensor in float64.
+
+    Raises:
+        ArgumentError: No rectangle of real numbers.
+    """
+    if isinstance(values, Tensor):
+        made = values if values.layout == torch.strided else values.to_dense()
+        if made.is_complex():
+            raise ArgumentError(f"{name} must be real, got complex numbers")
+        return made.to(torch.float64)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ArgumentError(f"{name} must be numbers in rows of equal length") from error
+    if array.dtype.kind not in REAL:
+        told = "complex numbers" if array.dtype.kind == "c" else type(values).__name__
         raise ArgumentError(
-            f"horizon must be positive, got {horizon}", fix="in time units; math.inf for ever"
+            f"{name} must be real numbers, got {told}",
+            fix="a tensor, an array or rows of floats; of a sparse matrix, .toarray()",
         )
-    return float(horizon)
+    return torch.from_numpy(array.astype(np.float64, order="C"))
+
+
+def checked_horizon(horizon: float | int) -> float:
+    """As a float; raises ArgumentError where it is not one positive number."""
+    try:
+        T = math.nan if isinstance(horizon, str) else float(horizon)
+    except (TypeError, ValueError, OverflowError):
+        T = math.nan
+    if not T > 0:
+        raise ArgumentError(
+            f"horizon must be positive, got {horizon!s:.40}", fix="in time units; math.inf for ever"
+        )
+    return T

@@ -19,7 +19,7 @@ from torch import Tensor
 from clinode.errors import ArgumentError, SolverError
 from clinode.system import Values
 
-from .gramian import check_eigenvalues
+from .gramian import check_eigenvalues, real_numbers
 from .lanczos import n_rows
 from .sparse import SparseWeights, is_symmetric, read_sparse, spectrum_ends
 
@@ -118,8 +118,7 @@ def low_rank_gramian(A: SparseWeights, B: Values, *, tolerance: float = 1e-8) ->
 
 def _checked_inputs(B: Values, n: int) -> np.ndarray:
     given: Any = B.detach().cpu() if isinstance(B, Tensor) else B
-    made = given.toarray() if sparse.issparse(given) else np.asarray(given)
-    made = made.astype(np.float64)
+    made = real_numbers(given.toarray() if sparse.issparse(given) else given, "B").numpy()
     if made.ndim != 2 or made.shape[0] != n:
         raise ArgumentError(f"B has shape {made.shape}, expected {n} rows, one for each state")
     if not np.isfinite(made).all():

@@ -151,7 +151,7 @@ def modal_controllability(
     """
     is_map = normalization != "nctpy"
     rule = Normalization(normalization, c, 1.0 if normalization == "none" else None)
-    if not (horizon > 0 and math.isfinite(horizon)):
+    if not math.isfinite(checked_horizon(horizon)):
         raise ArgumentError(f"horizon must be positive and finite, got {horizon}")
     weights, regions = read_network(W)
     radius = spectral_radius(weights) if rule.needs_radius else None
@@ -204,7 +204,7 @@ def _spread(rates: Tensor, horizon: float, step: float | None) -> Tensor:
         return expm1_ratio(2 * rates, horizon)
     if math.isinf(horizon):
         return 1 / (1 - rates.square())
-    n_steps = count_steps(horizon, step)
+    n_steps = float(count_steps(horizon, step))
     log = 2 * rates.abs().log()
     return torch.where(log == 0, n_steps, torch.expm1(n_steps * log) / torch.expm1(log))
 

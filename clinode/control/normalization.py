@@ -4,6 +4,7 @@ A[i, j] is the influence of region j on region i, as in `Connectome.weights`. No
 repaired on the way: self weights count as they stand.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -16,7 +17,7 @@ from clinode.errors import ArgumentError
 from clinode.system import LinearSystem, Quantity, Values
 from clinode.system.quantity import nearest
 
-from .gramian import check_step
+from .gramian import check_step, real_numbers
 
 NORMALIZATIONS = {
     "nctpy": "A = W / (c + l) - I, continuous time",
@@ -87,14 +88,24 @@ class Normalization:
         """Eigenvalues of W to those of A."""
         if not self.needs_radius:
             return values
-        return values / (self.c + radius) - (1.0 if self.name == "nctpy" else 0.0)
+        return values / self._above(radius) - (1.0 if self.name == "nctpy" else 0.0)
 
     def matrix(self, W: Tensor, radius: float | Tensor) -> Tensor:
         """W to A."""
         if not self.needs_radius:
             return W
-        A = W / (self.c + radius)
+        A = W / self._above(radius)
         return A - torch.eye(len(W), dtype=W.dtype, device=W.device) if self.name == "nctpy" else A
+
+    def _above(self, radius: float | Tensor) -> float | Tensor:
+        """c + l, which nothing that comes from finite weights is divided by when it overflows."""
+        total = self.c + radius
+        if not math.isfinite(total.detach() if isinstance(total, Tensor) else total):
+            raise ArgumentError(
+                "the spectral radius of the weights exceeds 1e308",
+                fix="divide them by their largest, and c with them",
+            )
+        return total
 
     def describe(self, radius: float | None) -> str:
         """In words, with its numbers."""
@@ -111,11 +122,7 @@ def read_network(W: Weights) -> tuple[Tensor, tuple[str, ...]]:
         ArgumentError: Not a square matrix of real, finite numbers.
     """
     weights = W.weights if isinstance(W, Network) else W
-    if not isinstance(weights, Tensor):
-        weights = torch.from_numpy(np.array(weights))
-    if weights.is_complex():
-        raise ArgumentError("weights must be real, got complex ones")
-    weights = weights.to(torch.float64)
+    weights = real_numbers(weights, "weights")
     if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not len(weights):
         raise ArgumentError(
             f"weights have shape {tuple(weights.shape)}, expected a square matrix",
@@ -151,6 +158,8 @@ def perron_root(W: sparse.csr_array, n_steps: int = 300) -> float | None:
     (Collatz 1942, Wielandt 1950); x is improved until the two meet. The radius is the largest over
     the parts.
     """
+    scale = math.ldexp(1.0, math.frexp(float(W.data.max(initial=0.0)))[1] - 1)
+    W = W / scale  # sums of large weights would overflow
     n_parts, part = sparse.csgraph.connected_components(W, connection="strong")
     largest = float(W.diagonal().max(initial=0.0))  # all that a region by itself has
     for k in np.flatnonzero(np.bincount(part, minlength=n_parts) > 1):
@@ -168,7 +177,7 @@ def perron_root(W: sparse.csr_array, n_steps: int = 300) -> float | None:
         else:
             return None
         largest = max(largest, (low + high) / 2 - shift)
-    return largest
+    return largest * scale
 
 
 def linear_network(W: Weights, normalization: str = "nctpy", *, c: float = 1.0) -> LinearSystem:

@@ -72,13 +72,15 @@ def strength_preserving(
         generator: Of the draws.
 
     Returns:
-        The null's weights, as the original's in shape, dtype and symmetry.
+        The null's weights, as the original's in shape, symmetry and floating dtype; float64 where
+        those are whole numbers.
 
     Raises:
         ArgumentError: Weights that are not square or not finite.
         SolverError: No wiring drawn could carry the strengths.
     """
-    network, draws = _Network(weights), _numpy_generator(generator)
+    scaled, unit = _scaled(weights)
+    network, draws = _Network(scaled), _numpy_generator(generator)
     for _ in range(DRAWS):
         target, source = network.rewired(draws)
         values = np.empty_like(network.values)
@@ -91,7 +93,7 @@ def strength_preserving(
             if balanced is not None:
                 values[chosen] = sign * balanced
         if found:
-            return network.with_edges(target, source, values)
+            return network.with_edges(target, source, values) * unit
     raise SolverError(
         f"none of {DRAWS} wirings with these degrees could carry these strengths",
         fix="take degree_preserving, or a null of your own",
@@ -265,7 +267,7 @@ class _Part:
                     if not self.is_directed:
                         made = (made + made.T) / 2
                     return made[self.target, self.source]
-            if error > last / 2:
+            if not error <= last / 2:
                 return None
             last = error
 
@@ -274,8 +276,20 @@ def _ratio(wanted: np.ndarray, present: np.ndarray) -> np.ndarray:
     return np.divide(wanted, present, out=np.ones_like(wanted), where=present > 0)
 
 
+def _scaled(weights: Tensor) -> tuple[Tensor, float]:
+    """Floating weights over a power of two, so that no sum of them overflows, and that power."""
+    floating = weights if weights.is_floating_point() or weights.is_complex() else weights.double()
+    largest = float(floating.detach().abs().max()) if floating.numel() else 0.0
+    exponent = math.frexp(largest)[1] - 1 if math.isfinite(largest) else 0
+    unit = math.ldexp(1.0, min(max(exponent, -1000), 1000))
+    return floating / unit, unit
+
+
 def _square(name: str, matrix: Tensor) -> np.ndarray:
-    array = torch.as_tensor(matrix).detach().to(torch.float64).cpu().numpy().copy()
+    given = torch.as_tensor(matrix).detach()
+    if given.is_complex():
+        raise ArgumentError(f"{name} must be real, got complex ones")
+    array = given.to(torch.float64).cpu().numpy().copy()
     if array.ndim != 2 or array.shape[0] != array.shape[1]:
         raise ArgumentError(f"{name} must be square, got shape {tuple(array.shape)}")
     if not np.isfinite(array).all():

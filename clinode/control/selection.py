@@ -29,6 +29,8 @@ from .transfers import horizon_of, matrix_of
 MOST_SETS = 300_000  # that an exact search compares: about a minute
 SHARPNESS = 1e-12  # of a factor's columns; its squares are far below any regularization
 MOST_ITERATIONS = 20_000
+LEAST_FLOOR = 1e-12  # of a regularization: Gramians below 1e-16 of the largest are rounding
+MOST_PIECES = 64  # of the horizon of a symmetric flow; beyond that doubling takes over
 
 
 @dataclass(frozen=True)
@@ -103,18 +105,17 @@ def greedy_inputs(
     """
     names, factors, floor = _prepared(linear, horizon, candidates, regularization)
     _check_count(n, names)
-    seen, chosen, gains = np.zeros((factors.shape[1], 0)), [], []
+    seen, chosen = np.zeros((factors.shape[1], 0)), []
     own = np.einsum("ikq,ikr->iqr", factors, factors)
     for _ in range(n):
         gain = _gains(factors, own, seen, floor)
         gain[chosen] = -math.inf
         best = int(gain.argmax())
         chosen.append(best)
-        gains.append(float(gain[best]) + (gains[-1] if gains else 0.0))
         seen = np.concatenate([seen, factors[best]], axis=1)
     return InputSet(
         tuple(names[i] for i in chosen),
-        tuple(gains),
+        _gains_along(factors, chosen, floor),
         floor,
         "at least 63 % (1 - 1/e) of the gain of the best set: the gain is submodular",
     )
@@ -150,10 +151,9 @@ def best_inputs(
         found = np.linalg.slogdet(total)[1]
         if found.max() > best_gain:
             best, best_gain = batch[int(found.argmax())], float(found.max())
-    sums = np.cumsum(gramians[list(best)], axis=0)
-    gains = np.linalg.slogdet(sums / floor + np.eye(size))[1].tolist()
     words = f"the best of {n_sets} sets, all compared"
-    return InputSet(tuple(names[i] for i in best), tuple(gains), floor, words)
+    gains = _gains_along(factors, best, floor)
+    return InputSet(tuple(names[i] for i in best), gains, floor, words)
 
 
 def volumetric_scores(
@@ -203,9 +203,14 @@ def _prepared(
     regularization: float,
 ) -> tuple[list[str], np.ndarray, float]:
     """Names, factors, and the floor e."""
-    if not 0 < regularization < 1:
-        raise ArgumentError(f"regularization must lie between 0 and 1, got {regularization}")
+    if not LEAST_FLOOR <= regularization < 1:
+        raise ArgumentError(
+            f"regularization must lie between {LEAST_FLOOR:.0e} and 1, got {regularization}",
+            fix="float64 tells no smaller share of a Gramian",
+        )
     names, factors = _candidate_factors(linear, horizon, candidates)
+    if not names:
+        raise ArgumentError("there are no candidates", fix="name inputs of the system")
     floor = regularization * float((factors**2).sum()) / factors.shape[1]
     if floor == 0:
         raise ArgumentError("no candidate moves anything within the horizon")
@@ -221,10 +226,17 @@ def _candidate_factors(
     B = B[:, places]
     if linear.latent:
         factors = input_factors(A, B, T, matrix_of(linear, "C"), n_steps)
-    elif n_steps is None and math.isfinite(T) and np.array_equal(A, A.T):
-        factors = _symmetric_factors(A, B, T)
     else:
-        factors = input_factors(A, B, T, None, n_steps)
+        factors = _symmetric_factors(A, B, T) if n_steps is None else None
+        if factors is None:
+            factors = input_factors(A, B, T, None, n_steps)
+    with np.errstate(over="ignore", invalid="ignore"):
+        whole = float((factors**2).sum())
+    if not math.isfinite(whole):
+        raise ArgumentError(
+            "the Gramian of the inputs exceeds float64 over this horizon",
+            fix="a shorter horizon, or smaller units of the states",
+        )
     return [linear.input_names[i] for i in places], _sharpened(factors)
 
 
@@ -237,9 +249,16 @@ def input_positions(linear: LinearSystem, names: Sequence[str] | None) -> list[i
     return list(dict.fromkeys(places))
 
 
-def _symmetric_factors(A: np.ndarray, B: np.ndarray, T: float) -> np.ndarray:
-    """Factors in the coordinates of the modes, where the flow is a number a mode."""
+def _symmetric_factors(A: np.ndarray, B: np.ndarray, T: float) -> np.ndarray | None:
+    """Factors in the coordinates of the modes, where the flow is a number a mode.
+
+    None where A is not symmetric, or the horizon too long for its fastest mode.
+    """
+    if not (math.isfinite(T) and np.array_equal(A, A.T)):
+        return None
     w, V = np.linalg.eigh(A)
+    if np.abs(w).max(initial=0.0) * T > MOST_PIECES:
+        return None
     pieces = max(1, math.ceil(np.abs(w).max(initial=0.0) * T))
     starts = np.arange(pieces)[:, None]
     times = ((starts + (NODES + 1) / 2) * (T / pieces)).ravel()
@@ -270,6 +289,17 @@ def _gains(factors: np.ndarray, own: np.ndarray, seen: np.ndarray, floor: float)
     return np.linalg.slogdet(left / floor + np.eye(own.shape[1]))[1]
 
 
+def _gains_along(factors: np.ndarray, chosen: Sequence[int], floor: float) -> tuple[float, ...]:
+    """Gains of the first input, the first two, ...: from singular values, whose squares are small
+    numbers that a Gramian would lose."""
+    gains = []
+    for k in range(1, len(chosen) + 1):
+        seen = np.concatenate([factors[i] for i in chosen[:k]], axis=1)
+        sizes = np.linalg.svd(seen, compute_uv=False)
+        gains.append(float(np.log1p(sizes**2 / floor).sum()))
+    return tuple(gains)
+
+
 def _scores(
     linear: LinearSystem,
     horizon: float | int,
@@ -278,6 +308,10 @@ def _scores(
     power: int,
 ) -> InputScores:
     names, factors = _candidate_factors(linear, horizon, candidates)
+    if not names:
+        raise ArgumentError("there are no candidates", fix="name inputs of the system")
+    if not gap > 0:
+        raise ArgumentError(f"gap must be positive, got {gap}")
     m, n, r = factors.shape
     side_by_side = factors.transpose(1, 0, 2).reshape(n, m * r)
     p, left, objective = np.full(m, 1 / m), math.inf, math.nan

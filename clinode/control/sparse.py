@@ -20,13 +20,21 @@ from torch import Tensor
 
 from clinode.errors import ArgumentError, SolverError
 
-from .gramian import check_eigenvalues, checked_horizon, count_steps, expm1_ratio
+from .gramian import (
+    REAL,
+    check_eigenvalues,
+    checked_horizon,
+    count_steps,
+    expm1_ratio,
+    real_numbers,
+)
 from .lanczos import Part, n_rows, quadrature_bounds
 from .lyapunov import check_rates
 from .normalization import Network, Normalization, Weights, perron_root
 
 TERMS = 20  # of exp(A h) with |A| h <= 1; the next is 2e-20
 MOST_PARTS = 1000  # of the horizon
+MOST_STEPS = 10_000  # of a map, one product each
 SMALL = 20  # rows, below which eigenvalues are those of the dense matrix
 MOST_ERROR = 1e-6  # relative, of what has no bounds but those of rounding
 BLOCK_BYTES = 2**28  # vectors kept at a time
@@ -116,6 +124,12 @@ def sparse_average_controllability(
     A, radius = dynamics(weights, rule)
     if rule.map_step is not None and math.isfinite(T):
         n_steps, how = count_steps(T, rule.map_step), "powers of A"
+        if n_steps > MOST_STEPS:
+            raise ArgumentError(
+                f"a horizon of {n_steps:.0e} steps takes as many products",
+                fix="math.inf for an undirected network, a shorter one, or "
+                "average_controllability of the dense matrix",
+            )
         low, high = _with_rounding(lambda a: _by_steps(a, chosen, n_steps), A, n_steps, flow=False)
     elif is_symmetric(weights):
         low, high, n_steps = _by_lanczos(A, chosen, T, rule, radius, tolerance)
@@ -175,9 +189,9 @@ def read_sparse(W: SparseWeights) -> tuple[sparse.csr_array, tuple[str, ...] | N
         else:
             given = given.numpy()
     if not sparse.issparse(given):
-        given = np.asarray(given)
-    if np.iscomplexobj(given):
-        raise ArgumentError("weights must be real, got complex ones")
+        given = real_numbers(given, "weights").numpy()
+    if given.dtype.kind not in REAL:
+        raise ArgumentError(f"weights must be real numbers, got {given.dtype}")
     if given.ndim != 2 or given.shape[0] != given.shape[1] or not given.shape[0]:
         raise ArgumentError(f"weights have shape {given.shape}, expected a square matrix")
     made = sparse.csr_array(given, dtype=np.float64)

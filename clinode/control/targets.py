@@ -36,6 +36,7 @@ from .selection import input_positions
 from .transfers import horizon_of, matrix_of
 
 MOST_SETS = 5_000  # of candidates: each is certified by itself
+TIE = 1e-6  # of log10 of energies, which are known to 1e-6: rounding must not tell nulls apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +50,8 @@ class TargetRanking:
             from each other, the others stand last.
         null_median: Median of log10_energy over the nulls, of which those beyond float64 count with
             their lower bound.
-        p_values: Share of nulls in which the candidate is at least as cheap, (1 + k) / (1 + n).
-            NaN without nulls.
+        p_values: Share of nulls in which the candidate is at least as cheap, to rounding,
+            (1 + k) / (1 + n). NaN without nulls.
         q_values: The same, corrected for the number of candidates (Benjamini & Hochberg 1995).
         n_nulls: Of each candidate, how many nulls are certainly cheaper or certainly not.
         rank_low, rank_high: Ranks that 95 % of the draws stay within; NaN without draws.
@@ -333,7 +334,7 @@ def _against(
     of_nulls: np.ndarray, log10: np.ndarray, verdicts: list[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     low, high = of_nulls
-    cheaper, dearer = high <= log10, low > log10
+    cheaper, dearer = high <= log10 + TIE, low > log10 + TIE
     counts = (cheaper | dearer).sum(axis=0)
     told = (counts > 0) & (np.array(verdicts) == "reliable")
     p_values = np.where(told, (1 + cheaper.sum(axis=0)) / (1 + counts), np.nan)

@@ -102,3 +102,10 @@ def test_a_threshold_is_a_share():
         boundary_controllability(path(3), threshold=1.0)
     assert "more than 0.3" in boundary_controllability(path(3), threshold=0.3).statement
     assert list(boundary_controllability(path(3)).to_pandas()["level"]) == [0, 1, 0]
+
+
+def test_the_unit_of_the_weights_moves_no_boundary():
+    W = random_network(12, seed=4)
+    levels = boundary_controllability(W).levels
+    for unit in (1e307, 1e-300):
+        assert boundary_controllability(W / W.max() * unit).levels.tolist() == levels.tolist()

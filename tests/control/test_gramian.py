@@ -336,3 +336,9 @@ def test_gramians_on_a_gpu_are_those_on_the_cpu(kind, horizon):
         assert found.is_cuda
         expected = controllability_gramian(scaled, B, horizon, step=step)
         torch.testing.assert_close(found.cpu(), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("B", [[["a"]], [[1.0], [1.0, 2.0]], [[None]]])
+def test_gramians_are_of_matrices_of_numbers(B):
+    with pytest.raises(ArgumentError, match="B must be"):
+        controllability_gramian([[-1.0]], B, 1.0)

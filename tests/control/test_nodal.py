@@ -262,3 +262,27 @@ def test_values_on_a_gpu_are_those_on_the_cpu(make):
         found = ask(W.cuda()).values
         assert found.is_cuda
         torch.testing.assert_close(found.cpu(), ask(W).values, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[[0.0, 1.0], [1.0]], [["a", "b"], ["c", "d"]], [[None, 1.0], [1.0, 0.0]], 1j * np.eye(2)],
+)
+def test_what_is_no_rectangle_of_real_numbers_is_no_network(weights):
+    with pytest.raises(ArgumentError, match="weights must be"):
+        average_controllability(weights)
+
+
+def test_byte_order_and_sparse_storage_do_not_matter():
+    W = undirected(6)
+    values = average_controllability(W).values
+    for same in (W.astype(">f8"), torch.from_numpy(W).to_sparse()):
+        torch.testing.assert_close(average_controllability(same).values, values)
+
+
+def test_over_very_many_steps_a_map_has_spread_all_it_can():
+    W = undirected(6)
+    whole = average_controllability(W, "nctpy discrete", math.inf).values
+    torch.testing.assert_close(
+        average_controllability(W, "nctpy discrete", 1e300).values, whole, rtol=1e-12, atol=0.0
+    )

@@ -184,3 +184,24 @@ def test_real_connectomes_have_strength_preserving_nulls(data_dir):
         drawn = strength_preserving(weights, generator())
         torch.testing.assert_close(drawn.sum(0), weights.sum(0), rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(drawn.sum(1), weights.sum(1), rtol=1e-9, atol=1e-9)
+
+
+def test_counts_of_fibers_keep_their_strengths_though_nulls_are_no_counts():
+    counts = (100 * drawn_network(3, directed=False, n=12)).round().to(torch.int64)
+    null = strength_preserving(counts, generator())
+    assert null.dtype == torch.float64
+    np.testing.assert_allclose(null.sum(0), counts.sum(0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("unit", [1e307, 1e-300])
+def test_strengths_are_kept_in_any_unit_of_the_weights(unit):
+    weights = drawn_network(5, directed=True, n=12)
+    weights = weights / weights.max()
+    null = strength_preserving(weights * unit, generator())
+    np.testing.assert_allclose((null / unit).sum(0), weights.sum(0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("null", [degree_preserving, strength_preserving])
+def test_complex_weights_have_no_nulls(null):
+    with pytest.raises(ArgumentError, match="complex"):
+        null(drawn_network(0, directed=False).to(torch.complex128), generator())

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.optimize
@@ -151,3 +152,46 @@ def test_candidates_are_named_by_block_or_member():
 def test_what_cannot_be_asked_is_refused_in_words(call, words):
     with pytest.raises(ArgumentError, match=words):
         call(network(0))
+
+
+@pytest.mark.parametrize(("fastest", "horizon"), [(1e6, 10.0), (2.0, 1e7)])
+def test_stiff_and_long_symmetric_flows_choose_like_the_infinite_horizon(fastest, horizon):
+    A = torch.diag(torch.tensor([-fastest, -1.0, -2.0, -3.0], dtype=torch.float64))
+    A[1, 2] = A[2, 1] = 0.5
+    linear = LinearSystem(A, torch.eye(4))
+    whole = greedy_inputs(linear, 4, math.inf)
+    found = greedy_inputs(linear, 4, horizon)
+    assert found.inputs == whole.inputs
+    np.testing.assert_allclose(found.gains, whole.gains, rtol=1e-6)
+
+
+@pytest.mark.parametrize("horizon", [500.0, 1000.0])
+def test_growth_beyond_float64_is_refused_in_words(horizon):
+    linear = LinearSystem([[0.0, 1.0], [1.0, 0.0]], torch.eye(2))
+    with pytest.raises(ArgumentError, match="float64"):
+        greedy_inputs(linear, 1, horizon)
+
+
+def test_gains_hold_at_the_smallest_regularization():
+    rates = np.array([-1.0, -2.0, -3.0, -4.0])
+    linear = LinearSystem(np.diag(rates), np.ones((4, 1)))
+    found = greedy_inputs(linear, 1, math.inf, regularization=1e-12)
+    with mpmath.workdps(60):
+        W = mpmath.matrix(4, 4)
+        for i, j in itertools.product(range(4), range(4)):
+            W[i, j] = -mpmath.mpf(1) / (rates[i] + rates[j])
+        floor = mpmath.mpf(found.regularization)
+        exact = mpmath.log(mpmath.det(W / floor + mpmath.eye(4)))
+    assert found.gains[0] == pytest.approx(float(exact), rel=1e-7)
+    assert best_inputs(linear, 1, math.inf, regularization=1e-12).gains == found.gains
+    with pytest.raises(ArgumentError, match="regularization"):
+        greedy_inputs(linear, 1, regularization=1e-17)
+
+
+@pytest.mark.parametrize("scores", [volumetric_scores, average_energy_scores])
+def test_no_candidates_and_no_gap_have_no_scores(scores):
+    linear = LinearSystem([[-1.0]], [[1.0]])
+    with pytest.raises(ArgumentError, match="no candidates"):
+        scores(linear, candidates=[])
+    with pytest.raises(ArgumentError, match="gap"):
+        scores(linear, gap=math.nan)

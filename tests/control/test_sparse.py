@@ -178,3 +178,22 @@ def test_weights_come_in_every_form_and_keep_their_labels():
 def test_what_is_no_question_is_refused(W, nodes, given, words):
     with pytest.raises(ArgumentError, match=words):
         sparse_average_controllability(W, nodes, **given)
+
+
+def test_sums_over_more_steps_than_there_is_time_for_are_refused():
+    with pytest.raises(ArgumentError, match="steps"):
+        sparse_average_controllability(network(30), [0], "nctpy discrete", 1e9)
+
+
+@pytest.mark.parametrize("directed", [False, True])
+def test_weights_near_the_largest_float_answer_as_those_of_one(directed):
+    W = network(30, directed=directed)
+    W = W / W.max()
+    small = sparse_average_controllability(W, [0, 1], c=1e-3).values
+    large = sparse_average_controllability(W * 1e307, [0, 1], c=1e304).values
+    torch.testing.assert_close(large, small, rtol=1e-8, atol=0.0)
+
+
+def test_nothing_stands_for_no_weight():
+    with pytest.raises(ArgumentError, match="real numbers"):
+        sparse_average_controllability(np.array([[None, 1], [1, 0]]), [0])

@@ -184,3 +184,12 @@ def test_a_whole_state_from_one_input_is_certified_and_no_null_gives_a_number():
     ranking = rank_targets(chain(), torch.arange(6.0), horizon=2.0, candidates=["u:r0"], n_nulls=3)
     assert ranking.verdicts == ("reliable",)
     assert math.isfinite(ranking.log10_energy[0])
+
+
+def test_a_null_that_is_the_network_itself_is_as_cheap_in_every_place():
+    # Energies of nulls and of the network come by other routes, so only rounding tells them apart.
+    W = torch.tensor([[0.0, 1.0, 0.5], [1.0, 0.0, 0.2], [0.5, 0.2, 0.0]], dtype=torch.float64)
+    linear = LinearSystem(W - 2 * torch.eye(3), torch.eye(3))
+    ranking = rank_targets(linear, [1.0, 0.3, -0.2], n_nulls=20, nulls=lambda weights, _: weights)
+    assert ranking.p_values.tolist() == [1.0, 1.0, 1.0]
+    assert ranking.q_values.tolist() == [1.0, 1.0, 1.0]

@@ -1,6 +1,7 @@
 """Files that hold several arrays: NumPy's, Matlab's, and the zip of The Virtual Brain."""
 
 import bz2
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -21,6 +22,10 @@ PARTS = {  # of a connectome, and what files call them
     "centers": ("centers", "centres"),
     "tract_lengths": ("tract_lengths", "lengths"),
 }
+BROKEN = (  # how NumPy's reader fails
+    *(ValueError, TypeError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError),
+    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 UNREADABLE = (  # how scipy's reader fails on a broken file
     *(io.matlab.MatReadError, ValueError, TypeError, NotImplementedError, OSError, EOFError),
     *(zlib.error, KeyError, IndexError, OverflowError),
@@ -40,10 +45,17 @@ def read_npz(path: Path, arrays: Mapping[str, str]) -> Contents:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             known = list(archive.files)
             stored = {name: archive[name] for name in known if name in wanted}
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except MemoryError as error:
+        raise SchemaError(
+            "an array in it says that it is larger than the memory", where=path.name
+        ) from error
+    except BROKEN as error:
         raise SchemaError(
             "not an archive of plain arrays", where=path.name, fix="save it with numpy.savez"
         ) from error
+    for name, array in stored.items():
+        if not isinstance(array, np.ndarray):  # NumPy hands out the bytes of what it cannot read
+            raise SchemaError(f"'{name}' is no array", where=path.name)
     names = _names(path, known, arrays)
     return _contents(path, {part: stored[name] for part, name in names.items()}, known)
 
@@ -197,8 +209,17 @@ def _contents(path: Path, found: dict[str, Any], stored: list[str]) -> Contents:
     for part, array in found.items():
         if array.dtype.kind not in "fiub":
             raise SchemaError(f"'{part}' holds {array.dtype}, expected numbers", where=path.name)
+        if array.ndim != 2:
+            raise SchemaError(
+                f"'{part}' has shape {array.shape}, expected rows and columns", where=path.name
+            )
     arrays = {part: np.asarray(array, dtype=np.float64) for part, array in found.items()}
-    return Contents(**arrays, labels=None if labels is None else _words(labels))
+    return Contents(
+        arrays["weights"],
+        None if labels is None else _words(labels),
+        arrays.get("centers"),
+        arrays.get("tract_lengths"),
+    )
 
 
 def _words(labels: np.ndarray) -> list[str]:
@@ -207,5 +228,7 @@ def _words(labels: np.ndarray) -> list[str]:
     for label in labels.ravel():
         while isinstance(label, np.ndarray):
             label = label.ravel()[0] if label.size else ""
+        if isinstance(label, bytes):
+            label = label.decode("utf-8", errors="replace")
         found.append(str(label).strip())
     return found

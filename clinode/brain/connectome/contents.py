@@ -70,8 +70,11 @@ def table_in(text: str, delimiter: str, where: str, what: str) -> Table:
         left, rows = [row[0].strip() for row in rows], [row[1:] for row in rows]
     if above is not None and left is not None and len(above) == len(left) + 1:
         above = above[1:]  # the corner above the labels
-    if not rows:
-        raise SchemaError("there are labels and no numbers", where=where)
+    if not any(rows):
+        between = {"\t": "tabs", SPACES: "blanks"}.get(delimiter, f"'{delimiter}'")
+        raise SchemaError(
+            "there are labels and no numbers", where=where, fix=f"cells stand between {between}"
+        )
     return Table(numbers_in(rows, where, what), above, left)
 
 
@@ -112,7 +115,7 @@ def is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell  # Python would read 1_0 as ten
 
 
 def decoded(raw: bytes, where: str) -> str:

@@ -133,3 +133,38 @@ def test_matlab_files_that_are_not_read_are_refused_with_what_to_do(tmp_path):
     savemat(path, {"weights": W + 1j})
     with pytest.raises(SchemaError, match="holds complex128, expected numbers"):
         read_connectome(path)
+
+
+HEADER = b"\x93NUMPY\x01\x00v\x00"
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        (b"junk", "'weights' is no array"),
+        (HEADER + b"{'descr': (((, }".ljust(117) + b"\n", "not an archive of plain arrays"),
+        (
+            HEADER
+            + b"{'descr': '<f8', 'fortran_order': False, 'shape': (9000000, 9000000), }".ljust(117)
+            + b"\n",
+            "larger than the memory",
+        ),
+    ],
+)
+def test_arrays_with_a_broken_head_are_refused(tmp_path, stored, words):
+    path = tmp_path / "brain.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights.npy", stored)
+    with pytest.raises(SchemaError, match=words):
+        read_connectome(path)
+
+
+def test_one_number_is_no_connectome(tmp_path):
+    np.savez(tmp_path / "brain.npz", weights=3.0)
+    with pytest.raises(SchemaError, match="expected rows and columns"):
+        read_connectome(tmp_path / "brain.npz")
+
+
+def test_labels_stored_as_bytes_are_text(tmp_path):
+    np.savez(tmp_path / "brain.npz", weights=W, labels=np.array(LABELS, dtype="S"))
+    assert read_connectome(tmp_path / "brain.npz").labels == LABELS

@@ -108,6 +108,8 @@ def test_labels_that_repeat_are_numbered(tmp_path):
         ("", "empty"),
         (",a,b\na,0,1\nc,1,0\n", "labels of rows and of columns differ, first at 2: 'b' and 'c'"),
         ("a,b\n", "labels and no numbers"),
+        ("0;1\n1;0\n", "labels and no numbers. Fix: cells stand between ','"),
+        ("0,1\n1_0,0\n", "row 2, column 1 of the weights is not a number"),
         (f"{'1' * 200_000},0\n0,1\n", "not a table of cells"),
     ],
 )
