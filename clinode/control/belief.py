@@ -99,7 +99,7 @@ class Filter:
         silent = (innovation.diagonal(dim1=-2, dim2=-1) == 0).to(S.dtype)
         try:
             root = torch.linalg.cholesky(innovation + torch.diag_embed(silent))
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
             raise SolverError(
                 "readings without noise repeat each other, so that the filter has no gain",
                 fix="give each its sensor_noise, or leave one out",
@@ -183,15 +183,20 @@ class BeliefPolicy(System):
         self, k: Time, x: Float[Tensor, "... state"], u: Float[Tensor, "... input"]
     ) -> Float[Tensor, "... state"]:
         """The belief before the next reading, from that before this one and this reading u."""
-        known = self.filter.corrected(_whole(k), x, u)
-        return self.filter.predicted(_whole(k), known, self.act(_whole(k), known))
+        known = self._known(k, x, u)
+        after = self.filter.predicted(_whole(k), known, self.act(_whole(k), known))
+        return after.to(x.dtype)
 
     def output(
         self, t: Time, x: Float[Tensor, "... state"], u: Float[Tensor, "... input"]
     ) -> Float[Tensor, "... output"]:
         """The input, from the belief before the reading and the reading u."""
-        command = self.act(_whole(t), self.filter.corrected(_whole(t), x, u))
+        command = self.act(_whole(t), self._known(t, x, u)).to(u.dtype)
         return command + 0 * u.sum(-1, keepdim=True)  # composition must see that it depends on u
+
+    def _known(self, k: Time, belief: Tensor, reading: Tensor) -> Tensor:
+        """The belief after a reading, in float64 as all of a filter."""
+        return self.filter.corrected(_whole(k), belief.double(), reading.double())
 
 
 def filter_of(problem: ControlProblem, n_steps: int | None = None) -> Filter:

@@ -196,7 +196,8 @@ def dual_control(
     plans = {name: planner.first(start, guess[None]) for name, planner in ways.items()}
     accuracy, tree = None, None
     if method == "belief":
-        guesses = _guesses(guess, *(plan.inputs[:, 0] for plan in plans.values()))
+        cautious, certain = (plans[name].inputs[:, 0] for name in ways)
+        guesses = _guesses(guess, cautious, certain)
         planner = Planner(filter.as_stages(), None, True, max_iterations, replans)
         plans = {"dual": planner.first(start, guesses), **plans}
         ways = {"dual": planner, **ways}

@@ -345,7 +345,7 @@ def _corrected(d: Deviations, before: Tensor) -> tuple[Tensor, Tensor]:
     innovation = d.H @ before @ d.H.T + d.V
     try:
         L = torch.linalg.solve(innovation, d.H @ before).mT
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
         raise ArgumentError(
             "a reading without noise tells what is known already", fix="give it sensor_noise"
         ) from error

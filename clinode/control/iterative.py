@@ -27,6 +27,7 @@ from .separation import Separation
 from .stages import Stages, in_steps, stages
 
 FRACTIONS = tuple(0.5**i for i in range(12))  # of a correction, tried at once
+TRUSTED = 0.8  # share of the foretold improvement that a correction must bring
 LEAST_DAMPING, UNDAMPED, MOST_DAMPING = 1e-6, 1e-2, 1e8  # relative to the cost of the input
 
 
@@ -219,10 +220,9 @@ class _Improvement:
     def run(self, max_iterations: int) -> Plan:
         done = torch.zeros(self.count, dtype=torch.bool)
         made = torch.zeros(self.count, dtype=torch.long)
+        back = self._backward(self._local(), self.damping)
         for iteration in range(max_iterations + 1):
-            local = self._local()
-            back = self._backward(local, self.damping)
-            settled = back.promise <= self.tolerance * (back.cost.abs() + 1e-300)
+            settled = back.promise(1.0) <= self.tolerance * (back.cost.abs() + 1e-300)
             done = settled & (self.damping < UNDAMPED)
             if bool(done.all()) or iteration == max_iterations:
                 break
@@ -234,6 +234,7 @@ class _Improvement:
             harder = (self.damping * 10).clamp(min=LEAST_DAMPING)
             softer = torch.where(self.damping > LEAST_DAMPING, self.damping / 10, 0.0)
             self.damping = torch.where(active, torch.where(improved, softer, harder), self.damping)
+            back = self._backward(self._local(), self.damping)
         if bool((self.damping > 0).any()):  # gains without the damping that the search needed
             back = self._backward(self._local(), torch.zeros_like(self.damping))
         return Plan(self.x, self.u, back.gains, back.S, back.cost, back.noise, done, made)
@@ -283,7 +284,7 @@ class _Improvement:
         s, S = local.end_slope, local.end_bend
         noise_cost = torch.zeros_like(local.end_cost)
         corrections, gains, curvature = [], [], [S]
-        promise = torch.zeros_like(local.end_cost)
+        fall, bend = torch.zeros_like(local.end_cost), torch.zeros_like(local.end_cost)
         for k in reversed(range(T)):
             M = local.moves[k]
             q = local.slope[k] + (M.mT @ s.unsqueeze(-1)).squeeze(-1)
@@ -303,7 +304,7 @@ class _Improvement:
             scale = Quu.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
             damped = Quu + torch.diag_embed((damping * scale).unsqueeze(-1).expand(-1, self.m))
             l, L = self._best(damped, qu, Qux, self.u[k])
-            promise = promise - ((l * qu).sum(-1) + 0.5 * _form(l, Quu))
+            fall, bend = fall - (l * qu).sum(-1), bend + 0.5 * _form(l, Quu)
             back = Qux.mT
             s = q[..., :n] + _times(L.mT, _times(Quu, l) + qu) + _times(back, l)
             S = Q[..., :n, :n] + L.mT @ Quu @ L + L.mT @ Qux + back @ L
@@ -314,7 +315,7 @@ class _Improvement:
         path_cost = local.cost.sum(0) + local.end_cost
         return _Backward(
             torch.stack(corrections[::-1]), torch.stack(gains[::-1]), torch.stack(curvature[::-1]),
-            path_cost + noise_cost, noise_cost, promise,
+            path_cost + noise_cost, noise_cost, fall, bend,
         )  # fmt: skip
 
     def _best(self, Quu: Tensor, qu: Tensor, Qux: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -323,7 +324,7 @@ class _Improvement:
             Quu = _curved_up(Quu)
         try:
             root = torch.linalg.cholesky(Quu)
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
             raise SolverError(
                 "neither input_cost nor the cost to come weighs some input", fix="give it a weight"
             ) from error
@@ -350,7 +351,11 @@ class _Improvement:
             states.append(x)
             inputs.append(u)
         cost = cost + self.parts.final(x)
-        better = cost.isfinite() & (cost < back.cost) & active
+        # A correction is trusted only while the cost falls as foretold: one that lands far away may
+        # end in a worse basin. The cost of beliefs seldom falls so, and they are tried from afar.
+        saved, least = back.cost - cost, 0.0 if self.bent else TRUSTED
+        foretold = back.promise(fraction.squeeze(-1))
+        better = cost.isfinite() & (saved >= least * foretold) & (saved > 0) & active
         improved = better.any(0)
         choice = torch.where(better, cost, torch.inf).argmin(0)
         which = torch.arange(self.count)
@@ -383,7 +388,12 @@ class _Backward:
     S: Tensor
     cost: Tensor
     noise: Tensor
-    promise: Tensor
+    fall: Tensor
+    bend: Tensor
+
+    def promise(self, part: Tensor | float) -> Tensor:
+        """What a part of the correction is foretold to save."""
+        return part * self.fall - part**2 * self.bend
 
 
 def _guess(inputs: Values | None, parts: Stages, batch: torch.Size, m: int) -> Tensor:

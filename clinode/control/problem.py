@@ -283,7 +283,7 @@ class ControlProblem:
     @functools.cached_property
     def _matrix(self) -> Tensor | None:
         """Sensors given as a matrix."""
-        if self.sensors is None or _are_names(self.sensors):
+        if self.sensors is None or _names(self.sensors) is not None:
             return None
         matrix = torch.as_tensor(self.sensors, dtype=torch.float64)
         n = self.system.n_states
@@ -296,11 +296,11 @@ class ControlProblem:
     @functools.cached_property
     def _rows(self) -> list[int] | None:
         """Sensors given as names of outputs."""
-        if self.sensors is None or not _are_names(self.sensors):
+        names = _names(self.sensors)
+        if names is None:
             return None
-        names = [self.sensors] if isinstance(self.sensors, str) else list(self.sensors)
         what = f"output of {type(self.system).__name__}"
-        return [p for name in names for p in positions(self.system.outputs, str(name), what)]
+        return [p for name in names for p in positions(self.system.outputs, name, what)]
 
     def _quadratic(self, cost: Named | StateCost | OutputCost, what: str) -> Quadratic:
         if not isinstance(cost, StateCost | OutputCost):
@@ -401,7 +401,10 @@ def _joined(singles: Sequence[Quantity]) -> tuple[Quantity, ...]:
     return tuple(made)
 
 
-def _are_names(sensors: Values | Sequence[str]) -> bool:
+def _names(sensors: Values | Sequence[str] | None) -> list[str] | None:
+    """Sensors given as names, or None."""
     if isinstance(sensors, str):
-        return True
-    return isinstance(sensors, Sequence) and len(sensors) > 0 and isinstance(sensors[0], str)
+        return [sensors]
+    if not isinstance(sensors, Sequence) or not sensors or not isinstance(sensors[0], str):
+        return None
+    return [str(name) for name in sensors]

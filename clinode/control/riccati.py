@@ -83,7 +83,7 @@ def recursion(
         P = costs[-1]
         try:
             K = gain_of(A, B, R, P, True, C)
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
             raise ArgumentError(
                 "neither input_cost nor the cost to come weighs some input", fix="give it a weight"
             ) from error
@@ -159,9 +159,9 @@ def _solved(A: Tensor, B: Tensor, Q: Tensor, R: Tensor, is_map: bool) -> Tensor:
     from slycot.exceptions import SlycotError
 
     solve = control.dare if is_map else control.care
-    arrays = [matrix.detach().numpy() for matrix in (A, B, Q, R)]
+    a, b, q, r = (matrix.detach().numpy() for matrix in (A, B, Q, R))
     try:
-        P, _, _ = solve(*arrays)
+        P, _, _ = solve(a, b, q, r)
     except (SlycotError, np.linalg.LinAlgError, control.ControlArgument) as error:
         raise SolverError(
             f"the Riccati equation has no stabilizing solution in float64: {error}",

@@ -211,6 +211,7 @@ def stages(problem: ControlProblem, n_steps: int | None = None) -> Stages:
     system = problem.system
     center, rest, _ = resting_point(problem)
     factor, R, V = _noise_factor(problem), problem.R, problem.V
+    V = torch.zeros(0) if V is None else V  # a function gives it then
     stage, final = (functools.partial(_cost, problem, c) for c in (problem.stage, problem.final))
     D, given = problem.sensing_factors, problem.sensor_noise
 
@@ -219,10 +220,9 @@ def stages(problem: ControlProblem, n_steps: int | None = None) -> Stages:
         return stage(x) + ((away @ R) * away).sum(-1)
 
     def sensing(k: Time, x: Tensor) -> Tensor:
-        if V is None and callable(given):
-            return given(k, x)
         seen = torch.einsum("kpi,...i->...kp", D, x - center)
-        return V + torch.einsum("...kp,...kq->...pq", seen, seen)
+        constant = given(k, x) if callable(given) else V
+        return constant + torch.einsum("...kp,...kq->...pq", seen, seen)
 
     return Stages(
         n_steps=problem.n_steps if n_steps is None else n_steps,
@@ -235,7 +235,7 @@ def stages(problem: ControlProblem, n_steps: int | None = None) -> Stages:
         sensing=sensing,
         limits=problem.bounds,
         rest=rest,
-        sensing_bends=V is None or len(D) > 0,
+        sensing_bends=problem.V is None or len(D) > 0,
     )
 
 

@@ -73,12 +73,11 @@ def witsenhausen(k: float = 0.2, sigma: float = 5.0, n_levels: int = 3) -> Signa
     """
     if not (k > 0 and sigma > 0 and n_levels >= 1):
         raise ArgumentError(f"k, sigma, n_levels must be positive, got {k}, {sigma}, {n_levels}")
-    levels, breaks, slope = np.array([sigma]), np.zeros(0), 0.0
-    for n in range(1, n_levels + 1):  # each with one step more than the last
-        if n > 1:
-            wide = levels[-1] - levels[-2] if n > 2 else 2 * levels[0]
-            breaks = np.append(breaks, levels[-1] + wide / 2)
-            levels = np.append(levels, levels[-1] + wide)
+    levels, breaks, slope, cost = _improved(k, sigma, np.array([sigma]), np.zeros(0), 0.0)
+    for n in range(2, n_levels + 1):  # each with one step more than the last
+        wide = levels[-1] - levels[-2] if n > 2 else 2 * levels[0]
+        breaks = np.append(breaks, levels[-1] + wide / 2)
+        levels = np.append(levels, levels[-1] + wide)
         levels, breaks, slope, cost = _improved(k, sigma, levels, breaks, slope)
     return Signaling(
         cost, tuple(levels.tolist()), tuple(breaks.tolist()), slope, linear_cost(k, sigma)

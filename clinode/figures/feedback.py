@@ -77,7 +77,6 @@ def minimal_intervention_figure(
             hand = 1000 * arm.output(0.0, trials.states, still)[..., 6:8]
             last = (hand[-1] - hand[-1].mean(0)).numpy()
             end.plot(*last.T, ".", color=LOWER, ms=2.5)
-            end.set_aspect("equal", adjustable="datalim")
             end.set_title(task, fontsize=10)
             end.set_xlabel(axis_label("hand x, from its mean", "mm"))
             times = step * np.arange(len(hand))
@@ -112,7 +111,7 @@ def action_cost_figure(solution: DualSolution, low: float, high: float) -> Figur
         axis.plot(actions, costs, color=INK, lw=1.3)
         for name, choice in solution.choices.items():
             action = float(choice.action[0])
-            if low <= action <= high:
+            if choice.cost is not None and low <= action <= high:
                 axis.plot(action, choice.cost, "o", color=WAYS[name], ms=6, label=name)
         axis.set_xlabel(axis_label(f"first input {quantity.name}", quantity.unit))
         axis.set_ylabel("expected cost")

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import pytest
@@ -102,6 +103,7 @@ def test_the_noise_of_a_torque_grows_with_it():
     assert float(spread[2].mean()) == pytest.approx(expected, rel=0.1)
 
 
+@functools.cache
 def reach(to, seconds=0.6, start=(0.0, 0.35), precise=("hand_x", "hand_y")):
     arm = TwoLinkArm()
     final = OutputCost(
@@ -141,12 +143,12 @@ def test_the_expected_cost_of_a_reach_is_that_of_noisy_reaches():
 def test_the_hand_varies_where_the_task_does_not_care():
     # reach a line: x is asked for, y is not (the minimal intervention of Todorov & Jordan 2002)
     arm, line = reach((0.1, 0.45), precise=("hand_x",))
-    trials = run_trials(line.problem, line.policy, 500, torch.Generator().manual_seed(1))
+    trials = run_trials(line.problem, line.policy, 300, torch.Generator().manual_seed(1))
     hand = arm.output(0.0, trials.states[-1], REST)[:, 6:8]
     across, along = hand.std(0).tolist()
     assert along > 3 * across
     _, point = reach((0.1, 0.45))
-    both = run_trials(point.problem, point.policy, 500, torch.Generator().manual_seed(1))
+    both = run_trials(point.problem, point.policy, 300, torch.Generator().manual_seed(1))
     ends = arm.output(0.0, both.states[-1], REST)[:, 6:8].std(0)
     assert float(ends[1]) < along / 2
 

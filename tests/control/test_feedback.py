@@ -104,6 +104,7 @@ def test_no_change_of_a_gain_lowers_the_exact_cost(is_map, horizon):
     problem = drawn(2, is_map, horizon=horizon, initial_covariance=0.3)
     solution = lqg(problem)
     K, L = solution.gain, solution.filter_gain
+    assert L is not None
     least = expected_cost(problem, K, L)
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
@@ -182,7 +183,7 @@ def test_multiplicative_control_noise_makes_the_gain_cautious(sigma):
     def wrong(P):
         return q + a**2 * P - (a * b * P) ** 2 / (r + b**2 * P * (1 + sigma**2)) - P
 
-    P = scipy.optimize.brentq(wrong, 0.5, 1e6)
+    P = float(scipy.optimize.brentq(wrong, 0.5, 1e6))  # pyright: ignore[reportArgumentType]
     assert float(solution.cost_to_go) == pytest.approx(P, rel=1e-9)
     assert float(solution.gain) == pytest.approx(a * b * P / (r + b**2 * P * (1 + sigma**2)))
     assert solution.cost == pytest.approx(expected_cost(solution.problem, solution.gain), rel=1e-9)

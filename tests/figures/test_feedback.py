@@ -65,7 +65,9 @@ def test_a_reach_shows_path_speed_and_commands_with_units(reach):
 
 def test_minimal_intervention_shows_where_hands_end_and_spread(reach):
     arm, _, trials = reach
-    figure = minimal_intervention_figure(arm, {"reach a point": trials}, step=0.05)
+    figure = minimal_intervention_figure(
+        arm, {"reach a point": trials, "reach a line": trials}, step=0.05
+    )
     text = text_of(figure)
     for words in ("hand x, from its mean (mm)", "standard deviation (mm)", "reach a point"):
         assert words in text
