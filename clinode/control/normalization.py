@@ -159,7 +159,7 @@ def perron_root(W: sparse.csr_array, n_steps: int = 300) -> float | None:
     the parts.
     """
     scale = math.ldexp(1.0, math.frexp(float(W.data.max(initial=0.0)))[1] - 1)
-    W = W / scale  # sums of large weights would overflow
+    W = sparse.csr_array(W / scale)  # sums of large weights would overflow
     n_parts, part = sparse.csgraph.connected_components(W, connection="strong")
     largest = float(W.diagonal().max(initial=0.0))  # all that a region by itself has
     for k in np.flatnonzero(np.bincount(part, minlength=n_parts) > 1):

@@ -257,7 +257,7 @@ class _Part:
         made[self.target, self.source] = values
         if not self.is_directed:
             made[self.source, self.target] = values
-        last = math.inf
+        error = last = math.inf
         while True:
             for _ in range(SWEEPS):
                 made *= _ratio(self.columns, made.sum(axis=0))

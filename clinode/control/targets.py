@@ -145,8 +145,11 @@ def rank_targets(
     aim = _aim(goal, linear)
     others = _of_nulls(system, linear, nulls, n_nulls, weights, drawn)
     of_nulls = _of_each(others, goal, aim, sets, horizon)
+    for one in draws:
+        if len(one.state_names) != linear.n_states or one.input_names != linear.input_names:
+            raise ArgumentError("a draw has other states or inputs than the system")
     of_draws = _of_each([_nearest_rest(one, linear) for one in draws], goal, aim, sets, horizon)
-    order = np.lexsort((log10, [_STANDING.get(v, 2) for v in verdicts]))
+    order = np.lexsort(np.array([log10, [_STANDING.get(v, 2) for v in verdicts]]))
     p_values, q_values, median, counts = _against(of_nulls, log10, verdicts)
     low, high = _ranks(of_draws)
     names = [tuple(linear.input_names[i] for i in one) for one in sets]
@@ -262,7 +265,7 @@ def _of_nulls(
             "a learned system has no wiring of which a null could be drawn", fix="nulls=None"
         )
     if isinstance(system, LinearSystem):
-        return [_rewired(system, null(system.A.detach(), generator)) for _ in range(n)]
+        return [_rewired(system, _drawn(null, system.A.detach(), generator)) for _ in range(n)]
     flat = getattr(system, weights, None)
     side = math.isqrt(flat.shape[-1]) if isinstance(flat, Tensor) and flat.ndim == 1 else 0
     if not isinstance(flat, Tensor) or side == 0 or side**2 != flat.shape[-1]:
@@ -271,10 +274,22 @@ def _of_nulls(
             fix="name the constant (weights=...), or nulls=None",
         )
     matrix = flat.detach().unflatten(-1, (side, side))
-    drawn = torch.stack([null(matrix, generator).flatten() for _ in range(n)])
+    drawn = torch.stack([_drawn(null, matrix, generator).flatten() for _ in range(n)])
     found = find_equilibria_each(system.with_constants(**{weights: drawn}), linear.u0.detach())
     each = zip(drawn, found, strict=True)
     return [_nearest(system.with_constants(**{weights: w}), one, linear) for w, one in each]
+
+
+def _drawn(null: Null, weights: Tensor, generator: torch.Generator) -> Tensor:
+    """A null's weights, which must be as many as those it was drawn from."""
+    made: Any = null(weights, generator)
+    if not isinstance(made, Tensor) or made.shape != weights.shape:
+        told = f"shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+        raise ArgumentError(
+            f"a null gave {told}, expected weights of shape {tuple(weights.shape)}",
+            fix="a null takes (weights, generator) and returns a tensor like the weights",
+        )
+    return made
 
 
 def _rewired(linear: LinearSystem, A: Tensor) -> LinearSystem:

@@ -193,3 +193,12 @@ def test_a_null_that_is_the_network_itself_is_as_cheap_in_every_place():
     ranking = rank_targets(linear, [1.0, 0.3, -0.2], n_nulls=20, nulls=lambda weights, _: weights)
     assert ranking.p_values.tolist() == [1.0, 1.0, 1.0]
     assert ranking.q_values.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_nulls_and_draws_that_are_other_networks_are_refused():
+    linear = LinearSystem(-torch.eye(3), torch.eye(3))
+    with pytest.raises(ArgumentError, match=r"a null gave shape \(2, 3\)"):
+        rank_targets(linear, [1.0, 0.0, 0.0], nulls=lambda weights, _: weights[:2], n_nulls=1)
+    other = LinearSystem(-torch.eye(2), torch.eye(2))
+    with pytest.raises(ArgumentError, match="other states or inputs"):
+        rank_targets(linear, [1.0, 0.0, 0.0], nulls=None, draws=[other])
