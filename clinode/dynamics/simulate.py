@@ -145,7 +145,7 @@ def simulate(
         "dopri5": adaptive, order 5 (Dormand & Prince). For what is not stiff.
         "rosenbrock": adaptive, order 4, L-stable (RODAS), with exact Jacobians. For stiff systems.
         "rk4" (order 4), "midpoint", "heun" (order 2), "euler" (order 1): fixed steps, error not
-        controlled. Events between steps are found on a cubic, to order 4 of the step at best.
+        controlled. A step in which an event happens ends there, to the order of the method.
         "torchdiffeq": its Dormand-Prince, one trajectory at a time: a reference. With
         "torchdiffeq_adjoint" gradients come from its adjoint equation, which stores no steps and is
         as exact as the tolerances.

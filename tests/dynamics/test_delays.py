@@ -162,7 +162,7 @@ class NoisyLagged(System):
 class NoisyNow(NoisyLagged):
     delays = ()
 
-    def vector_field(self, t, x, u):
+    def vector_field(self, t, x, u, past=None):
         return -self.k * x
 
 
