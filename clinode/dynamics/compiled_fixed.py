@@ -25,7 +25,7 @@ from clinode.system import Signal, System
 from .adaptive import flattened, shaped, wants_gradient
 from .compiled import CompileWarning
 from .compiled_field import fingerprint, own_axes
-from .compiled_lags import Lags, lags_of
+from .compiled_lags import Lags, lags_of, move_on
 from .compiled_steps import FRACTIONS, StepGraph, StepShape, step_graph
 from .compiled_trace import Compiled, Named, NotCompiled, Spec, while_loop
 from .delays import History, solve_delayed
@@ -180,7 +180,7 @@ class _Call:
                 inputs = self._inputs(done, n, rows) if shape.varies else []
                 blocks = loop(number, nodes, *blocks, *inputs, *tables.values(), *places, *held)
                 for table in tables.values():
-                    lags.move_on(table, n)
+                    move_on(table, n, at_most)
                 done += n
             whole = [block.T if lags is not None else block for block in blocks]
             yield place, done, torch.cat(whole, dim=-1)
@@ -276,7 +276,8 @@ def _loop_function(
     names = list(specs)
 
     def ends(nodes: Tensor, k: Tensor) -> Named:
-        start, end = (nodes.index_select(0, k + i).squeeze(0) for i in (0, 1))
+        start = nodes.index_select(0, k).squeeze(0)
+        end = nodes.index_select(0, k + 1).squeeze(0)
         return {"start": start, "width": end - start}
 
     def body(state: Named, a: Named) -> Named:
@@ -288,7 +289,7 @@ def _loop_function(
             if name.startswith("input")
         ]
         past = [
-            turn(a[f"table:{name}"].flatten(0, 1)[a[f"place:{name}"] + k * one.shape[-1]])
+            turn(a[f"table:{name}"].flatten(0, 1)[a[f"place:{name}"] + k * int(one.shape[-1])])
             for name, one in shape.past.items()
         ]
         held = [turn(value) for name, value in a.items() if name.startswith("held")]

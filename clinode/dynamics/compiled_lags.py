@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clinode.system import System, delay_times
+from clinode.system import System, delay_times, positions
 
 from .compiled_trace import NotCompiled
 from .delays import History
@@ -65,10 +65,6 @@ class Lags:
             )
         return made
 
-    def move_on(self, table: Tensor, n_steps: int) -> None:
-        """What is still seen after so many steps, to the beginning of the table."""
-        table[: self.slots] = table[n_steps : n_steps + self.slots].clone()
-
 
 def lags_of(
     flat: Problem, widths: Sequence[float] | Tensor, history: History | None
@@ -114,10 +110,12 @@ def lags_of(
     )
 
 
+def move_on(table: Tensor, n_steps: int, further: int) -> None:
+    """What is still seen after so many steps, to the beginning of a table with room for further."""
+    slots = len(table) - further
+    table[:slots] = table[n_steps : n_steps + slots].clone()
+
+
 def _block(system: System, name: str) -> slice:
-    place = 0
-    for quantity in system.states:
-        if quantity.name == name:
-            break
-        place += quantity.size
-    return slice(place, place + quantity.size)
+    place = positions(system.states, name, "state")
+    return slice(place[0], place[-1] + 1)

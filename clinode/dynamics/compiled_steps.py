@@ -10,6 +10,7 @@ what regions see of one another's past run over trajectories in their innermost 
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -121,35 +122,35 @@ def _apart(graph: GraphModule) -> None:
     for node in list(graph.graph.nodes):
         target, last = node.target, _ndim(node) - 1
         if target is aten.cat.default and _along_last(node, last):
-            parts[node] = list(node.args[0])
-        elif target in POINTWISE and any(argument in parts for argument in node.args):
+            parts[node] = list(_args(node)[0])
+        elif target in POINTWISE and any(argument in parts for argument in _args(node)):
             made = _by_part(graph, node, parts)
             if made is not None:
                 parts[node] = made
-        elif target is operator.getitem and node.args[0].target is aten.split_with_sizes.default:
-            whole, sizes = node.args[0].args[0], node.args[0].args[1]
+        elif target is operator.getitem and _args(node)[0].target is aten.split_with_sizes.default:
+            whole, sizes = _args(_args(node)[0])[:2]
             if whole in parts and list(sizes) == [_size(part) for part in parts[whole]]:
-                node.replace_all_uses_with(parts[whole][node.args[1]])
-        elif target is aten.slice.Tensor and node.args[0] in parts:
-            found = _sliced(node, parts[node.args[0]])
+                node.replace_all_uses_with(parts[whole][_args(node)[1]])
+        elif target is aten.slice.Tensor and _args(node)[0] in parts:
+            found = _sliced(node, parts[_args(node)[0]])
             if found is not None:
                 node.replace_all_uses_with(found)
 
 
 def _by_part(graph: GraphModule, node: Node, parts: dict[Node, list[Node]]) -> list[Node] | None:
     """The parts of a pointwise result; None where an argument is not in such parts."""
-    sizes = next([_size(p) for p in parts[a]] for a in node.args if a in parts)
-    for argument in node.args:
+    sizes = next([_size(p) for p in parts[a]] for a in _args(node) if a in parts)
+    for argument in _args(node):
         if argument in parts:
             if [_size(part) for part in parts[argument]] != sizes:
                 return None
         elif isinstance(argument, Node) and _ndim(argument) > 0 and _size(argument) != 1:
             return None
-    made = []
+    made, target = [], cast("Callable[..., Any]", node.target)
     with graph.graph.inserting_after(node):
         for i in reversed(range(len(sizes))):
-            own = [parts[a][i] if a in parts else a for a in node.args]
-            new = graph.graph.call_function(node.target, tuple(own), dict(node.kwargs))
+            own = [parts[a][i] if a in parts else a for a in _args(node)]
+            new = graph.graph.call_function(target, tuple(own), dict(node.kwargs))
             new.meta["val"] = node.meta["val"][..., : sizes[i]]
             made.insert(0, new)
     return made
@@ -157,7 +158,7 @@ def _by_part(graph: GraphModule, node: Node, parts: dict[Node, list[Node]]) -> l
 
 def _sliced(node: Node, parts: list[Node]) -> Node | None:
     """The part that a slice of the last axis is."""
-    _, dim, start, stop = (*node.args, None, None)[:4]
+    _, dim, start, stop = (*_args(node), 0, 0)[:4]
     if dim not in (-1, _ndim(node) - 1):
         return None
     place = 0
@@ -171,9 +172,9 @@ def _sliced(node: Node, parts: list[Node]) -> Node | None:
 def _across_rows(graph: GraphModule) -> None:
     """Sums over the last axis with the axes turned round, so that rows are innermost."""
     for node in list(graph.graph.nodes):
-        if node.target is not aten.sum.dim_IntList or len(node.args) > 2 or _ndim(node) < 2:
+        if node.target is not aten.sum.dim_IntList or len(_args(node)) > 2 or _ndim(node) < 2:
             continue
-        whole, axes = node.args
+        whole, axes = _args(node)
         n = _ndim(whole)
         if list(axes) not in ([-1], [n - 1]):
             continue
@@ -235,21 +236,21 @@ def _spec(value: Tensor) -> Spec:
 
 def _divide_by_reciprocal(graph: GraphModule, node: Node, moving: set[Node]) -> None:
     """x / c as x (1 / c), c the same in every step."""
-    if node.target is not aten.div.Tensor or node.args[0] not in moving:
+    if node.target is not aten.div.Tensor or _args(node)[0] not in moving:
         return
-    below = node.args[1]
+    below = _args(node)[1]
     if not isinstance(below, Node) or below in moving:
         return
     with graph.graph.inserting_before(node):
         inverse = graph.graph.call_function(aten.reciprocal.default, (below,))
     inverse.meta["val"] = below.meta["val"]
-    node.target, node.args = aten.mul.Tensor, (node.args[0], inverse)
+    node.target, node.args = aten.mul.Tensor, (_args(node)[0], inverse)
 
 
 def _along_last(node: Node, last: int) -> bool:
-    dim = node.args[1] if len(node.args) > 1 else 0
-    whole = [part for part in node.args[0] if _ndim(part) == last + 1]
-    return dim in (-1, last) and len(whole) == len(node.args[0])
+    dim = _args(node)[1] if len(_args(node)) > 1 else 0
+    whole = [part for part in _args(node)[0] if _ndim(part) == last + 1]
+    return dim in (-1, last) and len(whole) == len(_args(node)[0])
 
 
 def _ndim(node: Node) -> int:
@@ -259,3 +260,8 @@ def _ndim(node: Node) -> int:
 
 def _size(node: Node) -> int:
     return int(node.meta["val"].shape[-1])
+
+
+def _args(node: Node) -> tuple[Any, ...]:
+    """What an operation is called with; torch types it as all that it could be."""
+    return node.args
