@@ -117,6 +117,7 @@ class _Judge:
         self.is_reached: list[bool | None] = [True] * self.n
         self.causes = [""] * self.n
         self.work = 0
+        self.grouped: set[int] = set()
         self.lost: list[tuple[list[int], np.ndarray]] = []  # modes, and directions in these axes
 
     def judgement(self, exact: int) -> Judgement:
@@ -186,6 +187,7 @@ class _Judge:
         """Modes that noise mixes: the staircase in the axes of their left-invariant subspace."""
         values = self.eigenvalues[members]
         partner = np.array([np.abs(self.eigenvalues - v.conjugate()).argmin() for v in values])
+        self.grouped.update(members.tolist(), partner.tolist())
         is_own_conjugate = np.isin(partner, members).any()
         if not is_own_conjugate and np.imag(values).mean() < 0:
             return  # judged with its conjugate
@@ -228,8 +230,10 @@ class _Judge:
             w = (axes @ vectors).conj().T
             defects = w @ self.A - values.conj()[:, None] * w, w @ self.B
             part, room = DOUBT * self.tolerance * np.abs(w), 10 * EPSILON  # each w_i is rounded too
-            pairs = zip(defects, (np.abs(self.A), np.abs(self.B)), strict=True)
-            if all((np.abs(a) <= part @ b + room * b.sum(axis=0)).all() for a, b in pairs):
+            # A group was not looked at in many digits: w may be small where B is, and not zero.
+            rooms = room, 0.0 if members[0] in self.grouped else room
+            pairs = zip(defects, (np.abs(self.A), np.abs(self.B)), rooms, strict=True)
+            if all((np.abs(a) <= part @ b + r * b.sum(axis=0)).all() for a, b, r in pairs):
                 kept.append((members, directions))
                 continue
             for k in members:

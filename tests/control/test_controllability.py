@@ -206,6 +206,7 @@ def test_a_gain_below_rounding_counts_and_is_named_as_a_weak_path():
     found = asked([[-1.0, 1e-17], [0.0, -2.0]], [[0.0], [1.0]])
     assert found.dimension == found.exact_dimension == 2
     assert found.verdict == "controllable, though 1 of 2 modes in theory only"
+    assert found.margin is not None
     assert found.margin < 1e-16
     assert (found.reasons[0].kind, found.reasons[0].states) == ("weak path", ("x1",))
 
