@@ -14,7 +14,7 @@ import torch
 from clinode.errors import ArgumentError
 from clinode.system import LinearSystem, Values
 
-from .gramian import check_stable
+from .gramian import check_stable, checked_horizon
 
 Array = np.ndarray
 LONGEST = 1e9  # largest |A| T, and number of steps: beyond it a horizon is infinite or a mistake
@@ -108,12 +108,12 @@ def state_transfers(
         ArgumentError: A learned system, whose state coordinates mean nothing; batch axes of the
             matrices; states of a wrong length or not finite; an impossible horizon.
     """
+    states = matrix_of(linear, "x0")
     if linear.latent:
         raise ArgumentError(
             "the states of a learned system have arbitrary coordinates, so a state is no target",
             fix="ask for the energy to an output target: outputs=True",
         )
-    states = matrix_of(linear, "x0")
     return _transfers(linear, x0, target, horizon, None, states, linear.state_names, "states")
 
 
@@ -157,6 +157,11 @@ def _transfers(
 
 def matrix_of(linear: LinearSystem, name: str) -> Array:
     """A matrix or operating point of one linear system, in float64; batch axes are refused."""
+    if not isinstance(linear, LinearSystem):
+        raise ArgumentError(
+            f"a LinearSystem is asked for, got {type(linear).__name__}",
+            fix="linearize a System at an equilibrium, or LinearSystem(A, B)",
+        )
     matrix = getattr(linear, name)
     if matrix.ndim > (1 if name.islower() else 2):
         raise ArgumentError(
@@ -186,11 +191,7 @@ def _vectors(values: Values, length: int, name: str, what: str) -> Array:
 
 def horizon_of(linear: LinearSystem, A: Array, horizon: float | int) -> tuple[float, float | None]:
     """T, and of a map how many steps it has; what cannot be a horizon is refused."""
-    T = float(horizon)
-    if not T > 0:
-        raise ArgumentError(
-            f"horizon must be positive, got {horizon}", fix="in time units; math.inf for ever"
-        )
+    T = checked_horizon(horizon)
     if math.isinf(T):
         check_stable(torch.from_numpy(A), is_map=linear.step is not None)
         return T, None if linear.step is None else math.inf
