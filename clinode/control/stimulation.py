@@ -91,7 +91,7 @@ def stimulate(
         >>> rest = find_equilibria(leak)[0]
         >>> limits = StimulusLimits(amplitude=0.5)
         >>> stimulate(leak, rest, {"V": 2.0}, limits, horizon=10.0).verdict
-        'reaches the target: 0 % of the distance is left'
+        'reaches the target: less than 0.0001 % of the distance is left'
     """
     if refine or system.step is not None or system.events:
         check_rolls(system)

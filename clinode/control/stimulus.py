@@ -187,6 +187,6 @@ class Outcome:
 
 
 def _percent(share: float) -> str:
-    if share < 1e-9:
-        return "0 %"
+    if share < 1e-6:  # what is left is rounding, and the price of energy
+        return "less than 0.0001 %"
     return f"{100 * share:.0f} %" if share >= 1 else f"{100 * share:.2g} %"

@@ -69,7 +69,7 @@ def test_a_leak_takes_the_least_energy_of_its_closed_form():
     assert found.is_reached
     assert found.distance < 1e-6
     torch.testing.assert_close(found.simulated.states, found.predicted.states, rtol=0, atol=1e-6)
-    assert found.verdict == "reaches the target: 0 % of the distance is left"
+    assert found.verdict == "reaches the target: less than 0.0001 % of the distance is left"
 
 
 def test_the_linear_prediction_is_off_by_the_square_of_a_small_displacement():
