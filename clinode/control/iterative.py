@@ -20,6 +20,7 @@ from torch.func import hessian, jacfwd, jacrev, vmap
 from clinode.errors import ArgumentError, SolverError
 from clinode.system import Values
 
+from .belief import BeliefPolicy
 from .box import box_minimum
 from .controllers import ScheduledGain
 from .problem import ControlProblem
@@ -93,6 +94,20 @@ class IterativeSolution:
     converged: Tensor
     n_iterations: Tensor
 
+    def on_estimates(self) -> BeliefPolicy:
+        """The same feedback, of the mean of an extended Kalman filter that reads the sensors.
+
+        Certainty equivalent: the path was found as if the state were seen. One problem only.
+
+        Raises:
+            ArgumentError: The solution is of a batch of problems.
+        """
+        if self.states.ndim > 2:
+            raise ArgumentError("a filter follows one path, this solution has batch axes")
+        n, policy = self.states.shape[-1], self.policy
+        none = torch.zeros(0, dtype=torch.float64)
+        return BeliefPolicy(self.problem, lambda k, belief: policy.output(k, none, belief[..., :n]))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, for JSON."""
         return {
@@ -118,7 +133,8 @@ def ilqg(
 ) -> IterativeSolution:
     """A path to the horizon that is locally optimal under noise, and the feedback along it.
 
-    The state is taken as seen. Where it is estimated from nonlinear readings see `dual_control`.
+    The state is taken as seen; `on_estimates` acts on what a filter makes of noisy readings. Where
+    inputs decide how well it is seen, see `dual_control`.
 
     Args:
         problem: With a horizon; its `initial_state` may have batch axes, one problem each.

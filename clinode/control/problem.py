@@ -77,6 +77,7 @@ class ControlProblem:
         horizon: In the system's time unit, of a map a whole number of its steps; None is endless.
         limits: Lowest and highest input: numbers, or (input,) each.
         final_cost: Counted once, at the horizon; None is the state cost of a map, none of a flow.
+            Without a target it has that of the state cost, if both weigh states or both outputs.
         initial_state: Mean of the state at time 0, absolute; None is the operating point of a
             `LinearSystem`, or the states' defaults.
         initial_covariance: Of the state at time 0, before the first reading; zero by default.
@@ -161,7 +162,9 @@ class ControlProblem:
     def final(self) -> Quadratic:
         """The final cost as tensors."""
         if self.final_cost is not None:
-            return self._quadratic(self.final_cost, "final_cost")
+            made = self._quadratic(self.final_cost, "final_cost")
+            shared = made.target is None and made.of_outputs == self.stage.of_outputs
+            return replace(made, target=self.stage.target) if shared else made
         return self.stage if self.is_map else replace(self.stage, weight=0 * self.stage.weight)
 
     @functools.cached_property

@@ -140,6 +140,7 @@ def test_the_expected_cost_of_a_reach_is_that_of_noisy_reaches():
     assert abs(trials.cost.value - float(solution.cost)) < 4 * trials.standard_error
 
 
+@pytest.mark.slow
 def test_the_hand_varies_where_the_task_does_not_care():
     # reach a line: x is asked for, y is not (the minimal intervention of Todorov & Jordan 2002)
     arm, line = reach((0.1, 0.45), precise=("hand_x",))
@@ -153,6 +154,7 @@ def test_the_hand_varies_where_the_task_does_not_care():
     assert float(ends[1]) < along / 2
 
 
+@pytest.mark.slow
 def test_who_knows_of_the_noise_of_commands_reaches_at_less_cost():
     def task(sigma):
         arm = TwoLinkArm(sigma=sigma)

@@ -8,6 +8,7 @@ import torch
 from clinode.control.dual import dual_control
 from clinode.control.feedback import lqg
 from clinode.control.problem import ControlProblem, StateCost
+from clinode.control.trials import run_trials
 from clinode.errors import ArgumentError
 from clinode.system import DiscreteSystem, LinearSystem, Quantity
 
@@ -115,6 +116,7 @@ def test_two_stages_with_an_unknown_gain_cost_what_independent_quadrature_says(
     assert solution.separates.dual_effect > 0.01
 
 
+@pytest.mark.slow
 def test_random_two_stage_problems_have_no_better_first_input():
     rng = np.random.default_rng(0)
     for _ in range(1):
@@ -126,6 +128,7 @@ def test_random_two_stage_problems_have_no_better_first_input():
             assert two_stages(u, x, b, P) >= least - 1e-7
 
 
+@pytest.mark.slow
 def test_two_stage_policies_cost_in_trials_what_quadrature_says():
     problem = unknown_gain(1.0, 0.5, 1.0)
     solution = dual_control(problem, n_nodes=64)
@@ -138,6 +141,21 @@ def test_a_known_gain_leaves_nothing_to_probe():
     solution = dual_control(unknown_gain(1.0, 0.5, 0.0), n_nodes=32)
     actions = [float(choice.action) for choice in solution.choices.values()]
     assert actions == pytest.approx([-2.0] * 3, abs=1e-4)
+
+
+def test_planning_anew_changes_nothing_where_the_plan_is_exact():
+    system = LinearSystem([[1.1]], [[1.0]], step=1)
+    problem = ControlProblem(
+        system, 1.0, 0.5, process_noise=0.2, sensor_noise=0.3, horizon=4,
+        initial_state=[1.0], initial_covariance=0.4,
+    )  # fmt: skip
+    inputs = [
+        run_trials(problem, choice.policy, 5, torch.Generator().manual_seed(0)).inputs
+        for replans in (False, True)
+        for choice in dual_control(problem, method="belief", replans=replans).choices.values()
+    ]
+    for other in inputs[1:]:
+        torch.testing.assert_close(other, inputs[0], rtol=1e-5, atol=1e-6)
 
 
 def test_limits_hold_every_action():
@@ -166,6 +184,7 @@ def test_a_belief_of_a_linear_problem_gives_the_linear_quadratic_gaussian_cost()
         assert actions == pytest.approx([-float(expected.gain[0])] * 3, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_plan_in_belief_space_walks_to_the_light_and_others_do_not():
     solution = dual_control(light_dark(horizon=8))
     assert solution.method == "belief"

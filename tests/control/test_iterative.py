@@ -134,6 +134,23 @@ def test_the_expected_cost_is_that_of_trials_of_the_nonlinear_system():
     assert abs(trials.cost.value - float(found.cost)) < 4 * trials.standard_error
 
 
+def test_on_noisy_readings_the_same_feedback_costs_more_but_holds():
+    problem = ControlProblem(
+        Pendulum(), 1.0, 0.1, horizon=2.0, initial_state=[0.8, 0.0], initial_covariance=0.01,
+        sensors=["angle"], sensor_noise=1e-4,
+        process_noise=torch.diag(torch.tensor([0.0, 0.02])),
+    )  # fmt: skip
+    found = ilqg(problem, step=0.05)
+    seen, read = (
+        run_trials(found.problem, policy, 1000, torch.Generator().manual_seed(0))
+        for policy in (found.policy, found.on_estimates())
+    )
+    assert seen.cost.value < read.cost.value < 1.3 * seen.cost.value
+    error = read.memory[-1, :, :2] - read.states[-1]  # before the last reading
+    predicted = read.memory[-1, :, [2, 4]].mean(0)
+    assert bool(((error**2).mean(0) < 1.3 * predicted).all())
+
+
 def test_a_cost_of_outputs_is_that_of_the_states_they_are_of():
     class Rotated(DiscreteSystem):
         states = (Quantity("a", "1"), Quantity("b", "1"))

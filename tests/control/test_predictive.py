@@ -85,6 +85,7 @@ def test_joined_to_its_plant_it_steers_within_limits():
     assert float(run.states[-1].norm()) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_swinging_pendulum_is_stopped_against_noise_by_planning_anew():
     flow = Pendulum()
     problem = ControlProblem(

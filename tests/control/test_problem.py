@@ -54,6 +54,14 @@ def test_costs_and_targets_go_by_name():
     assert outputs.stage.of_outputs
 
 
+def test_a_final_cost_without_a_target_has_that_of_the_state_cost():
+    problem = ControlProblem(TWO, StateCost(1.0, {"I": 2.0}), 1.0, final_cost=5.0)
+    assert problem.final.target is not None
+    assert problem.final.target.tolist() == [0.0, 0.0, 2.0]
+    other = ControlProblem(TWO, StateCost(1.0, {"I": 2.0}), 1.0, final_cost=OutputCost(1.0))
+    assert other.final.target is None
+
+
 def test_sensors_are_outputs_by_name_or_a_matrix_on_the_states():
     one = ControlProblem(TWO, 1.0, 1.0, sensors=["I", "E:b"])
     other = ControlProblem(TWO, 1.0, 1.0, sensors=[[0.0, 0, 1], [0, 1, 0]])

@@ -39,6 +39,7 @@ def test_its_cost_is_that_of_trials():
     assert signaling_cost(0.2, 5.0, levels, breaks, slope) == pytest.approx(sampled, abs=4e-3)
 
 
+@pytest.mark.slow
 def test_more_steps_cost_less_and_come_near_the_best_that_is_known():
     one, three = witsenhausen(n_levels=1), witsenhausen(n_levels=3)
     assert three.cost < 0.16696 < one.cost < 0.3649  # 0.1669 is the best that was published
