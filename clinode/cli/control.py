@@ -211,15 +211,15 @@ def _null(name: str, connectome: "Connectome") -> "Null | None":
         return None
     if name != "geometry":
         return {"strength": strength_preserving, "degree": degree_preserving}[name]
-    if connectome.tract_lengths is None and connectome.centers is None:
-        raise ArgumentError(
-            "--null geometry needs tract lengths or centers, and the connectome has neither",
-            fix="--null strength",
-        )
-    centers = connectome.centers
-    if centers is None:
-        return geometry_preserving(connectome.tract_lengths)
-    return geometry_preserving((centers[:, None] - centers).norm(dim=-1))
+    centers, lengths = connectome.centers, connectome.tract_lengths
+    if centers is not None:
+        return geometry_preserving((centers[:, None] - centers).norm(dim=-1))
+    if lengths is not None:
+        return geometry_preserving(lengths)
+    raise ArgumentError(
+        "--null geometry needs centers or tract lengths, and the connectome has neither",
+        fix="--null strength",
+    )
 
 
 def _words(found: "Steering", page: Path | None) -> list[str]:

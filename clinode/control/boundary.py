@@ -109,7 +109,7 @@ def _levels(strengths: np.ndarray, threshold: float) -> tuple[np.ndarray, np.nda
         level += 1
         smaller = []
         for part in parts:
-            own = strengths[np.ix_(part, part)]
+            own = strengths[part][:, part]
             side = _fiedler_side(own)
             if side is None:
                 open_[part] = True
@@ -126,7 +126,7 @@ def _pieces(strengths: np.ndarray, part: np.ndarray) -> list[np.ndarray]:
     """Its connected pieces of two regions or more."""
     if len(part) < 2:
         return []
-    count, piece = csgraph.connected_components(strengths[np.ix_(part, part)] > 0, directed=False)
+    count, piece = csgraph.connected_components(strengths[part][:, part] > 0, directed=False)
     pieces = [part[piece == k] for k in range(count)]
     return [piece for piece in pieces if len(piece) > 1]
 

@@ -179,6 +179,11 @@ def controllability(
         >>> found.dimension, found.reasons[0].kind, found.reasons[0].pairs
         (2, 'symmetry', (('left', 'right'),))
     """
+    if not isinstance(linear, LinearSystem):
+        raise ArgumentError(
+            f"a LinearSystem is asked for, got {type(linear).__name__}",
+            fix="linearize a System at an equilibrium, or LinearSystem(A, B)",
+        )
     if linear.A.ndim > 2 or linear.B.ndim > 2 or linear.C.ndim > 2:
         raise ArgumentError(
             "the matrices have batch axes", fix="ask for one member of the batch at a time"

@@ -102,7 +102,7 @@ def _joined(earlier: np.ndarray, later: np.ndarray, flow: np.ndarray) -> np.ndar
     flat = stacked.reshape(len(stacked), -1)
     if not np.isfinite(flat).all():
         return stacked[:1] * math.inf
-    square = np.linalg.qr(flat.T, mode="r").T if flat.shape[1] >= len(flat) else flat
+    square = np.linalg.qr(flat.T)[1].T if flat.shape[1] >= len(flat) else flat
     U, sizes, _ = np.linalg.svd(square, full_matrices=False)
     kept = U[:, sizes > KEPT * sizes.max(initial=0.0)]
     return (kept.T @ flat).reshape(-1, *stacked.shape[1:])

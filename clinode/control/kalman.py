@@ -133,9 +133,9 @@ def decompose(pair: Pair) -> Decomposition:
     never = ~reachable(pair.largest_A > 0, pair.largest_B > 0)
     inner = replace(
         pair,
-        A=A[np.ix_(inside, inside)],
+        A=A[inside][:, inside],
         B=B[inside],
-        largest_A=pair.largest_A[np.ix_(inside, inside)],
+        largest_A=pair.largest_A[inside][:, inside],
         largest_B=pair.largest_B[inside],
         state_units=tuple(u for u, keep in zip(pair.state_units, inside, strict=True) if keep),
     )
@@ -176,7 +176,7 @@ def _exactly(pair: Pair, most: int | None) -> tuple[int | None, bool]:
     if inside.sum() > MOST_STATES:
         return None, False
     most = int(inside.sum()) if most is None else most
-    found = exact_dimension(pair.A[np.ix_(inside, inside)], pair.B[inside], most)
+    found = exact_dimension(pair.A[inside][:, inside], pair.B[inside], most)
     return found, found == most
 
 
@@ -311,8 +311,8 @@ def unit_scales(A: Matrix, units: Sequence[str]) -> Float[np.ndarray, " state"]:
         changed = False
         for own in members:
             scaled = A * scale / scale[:, None]
-            row = np.linalg.norm(scaled[np.ix_(own, ~own)])
-            column = np.linalg.norm(scaled[np.ix_(~own, own)])
+            row = np.linalg.norm(scaled[own][:, ~own])
+            column = np.linalg.norm(scaled[~own][:, own])
             if row == 0 or column == 0:
                 continue
             step = 2.0 ** np.round(np.log2(row / column) / 2)

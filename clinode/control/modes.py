@@ -194,7 +194,7 @@ class _Judge:
         axes = self._left_invariant(members, real=bool(is_own_conjugate))
         a, b = axes.conj().T @ self.A @ axes, axes.conj().T @ self.B
         outside = np.setdiff1d(np.arange(self.n), members)
-        leak = (self.mixing[np.ix_(members, outside)] @ self.gain[outside]).max(initial=0.0)
+        leak = (self.mixing[members][:, outside] @ self.gain[outside]).max(initial=0.0)
         split = split_reached(
             a, b, of_A=self.tolerance * self.size, of_B=self.tolerance + float(leak)
         )

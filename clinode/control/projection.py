@@ -158,7 +158,7 @@ class Projection:
             matrix = matrix + tie * weights.mean() * difference.T @ difference
         inverse = np.zeros_like(matrix)
         free = np.flatnonzero(self.is_free)
-        inverse[np.ix_(free, free)] = np.linalg.inv(matrix[np.ix_(free, free)])
+        inverse[free[:, None], free] = np.linalg.inv(matrix[free][:, free])
         if self.balanced:
             column = inverse @ weights
             inverse -= np.outer(column, column) / (weights @ column)

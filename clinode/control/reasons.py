@@ -136,7 +136,7 @@ class _Told:
         """States out of reach because entries are at most this part of what they are elsewhere."""
         silent_A, silent_B = self.pair.silent(part)
         outside = ~np.isin(np.arange(len(silent_A)), states)
-        silenced = silent_A[np.ix_(states, outside)].any(axis=1) | silent_B[states].any(axis=1)
+        silenced = silent_A[states][:, outside].any(axis=1) | silent_B[states].any(axis=1)
         silent, behind = states[silenced].tolist(), states[~silenced].tolist()
         where = listing(dict.fromkeys(self.names.regions[i] for i in silent))
         if self.words is MOVED:
@@ -168,7 +168,7 @@ class _Told:
 
     def _swapped(self, inside: np.ndarray, group: list[Permutation]) -> Reason:
         pair = self.pair
-        A, B = pair.A[np.ix_(inside, inside)], pair.B[inside]
+        A, B = pair.A[inside][:, inside], pair.B[inside]
         moved = np.unique(np.concatenate([np.flatnonzero(p != np.arange(len(p))) for p in group]))
         states = inside[moved].tolist()
         orbits = np.unique(self.found.symmetry.orbits[moved])
@@ -252,7 +252,7 @@ class _Told:
         members = np.zeros((int(cells.max(initial=-1)) + 1, len(inside)), dtype=int)
         members[cells, np.arange(len(inside))] = 1
         A, B = (matrix != 0 for matrix in self.pair.alive())
-        A = members @ A[np.ix_(inside, inside)].astype(int) @ members.T > 0
+        A = members @ A[inside][:, inside].astype(int) @ members.T > 0
         B = members @ B[inside].astype(int) > 0
         found = []
         for one in find_dilations(A, B):

@@ -96,7 +96,7 @@ def structural_controllability(linear: LinearSystem) -> Structure:
     reached = reachable(A, B)
     inside = np.flatnonzero(reached)
     states, inputs = linear.state_names, linear.input_names
-    found = find_dilations(A[np.ix_(inside, inside)], B[inside])
+    found = find_dilations(A[inside][:, inside], B[inside])
     return Structure(
         dimension=generic_dimension(A, B),
         n_states=len(A),

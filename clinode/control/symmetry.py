@@ -67,8 +67,8 @@ def holds_exactly(
     B: Float[np.ndarray, "state input"],
 ) -> bool:
     """Whether P A P' = A and P B = B bit by bit."""
-    moved = np.ix_(permutation, permutation)
-    return np.array_equal(A[moved], A) and np.array_equal(B[permutation], B)
+    moved = A[permutation][:, permutation]
+    return np.array_equal(moved, A) and np.array_equal(B[permutation], B)
 
 
 def cell_basis(cells: Colors) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +137,7 @@ def _is_equitable(A: np.ndarray, B: np.ndarray, cells: Colors) -> bool:
         if len(others) and not (B[others] == B[first]).all():
             return False
         for source in groups if len(others) else ():
-            block = np.sort(A[np.ix_(group, source)], axis=1)
+            block = np.sort(A[group][:, source], axis=1)
             for row in block[1:][(block[1:] != block[0]).any(axis=1)]:
                 # fsum rounds once: it is zero exactly where the two sums are equal
                 if math.fsum([*row.tolist(), *(-block[0]).tolist()]) != 0.0:

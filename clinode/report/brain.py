@@ -276,7 +276,7 @@ def _targets(steering: Steering) -> dict[str, Any]:
             "p is the share of null networks in which the place is at least as cheap, q the same "
             "corrected for the number of candidates. "
         )
-        clear = int((table["q_value"] < 0.05).sum())
+        clear = int((steering.ranking.q_values < 0.05).sum())
         words += (
             f"{clear} candidate(s) stand out of the nulls at q < .05."
             if clear

@@ -24,6 +24,8 @@ def test_channels_see_lead_field_times_sources():
     expected = columns.output(0.0, x, u) @ head().T
     torch.testing.assert_close(seen.output(0.0, x, u), expected)
     torch.testing.assert_close(seen(0.0, x, u), columns(0.0, x, u), rtol=0, atol=0)
+    assert seen.noise is not None
+    assert columns.noise is not None
     torch.testing.assert_close(seen.noise(0.0, x, u), columns.noise(0.0, x, u))
     assert seen.output_names == ("EEG:Fz", "EEG:Cz", "EEG:Pz")
     assert seen.state_names == columns.state_names

@@ -231,7 +231,8 @@ class Echo(System):
         super().__init__()
         self.register_constants(d=0.5, e=np.array([0.2, 0.0]))
 
-    def vector_field(self, t, x, u, past):
+    def vector_field(self, t, x, u, past=None):
+        assert past is not None
         X, Y = self.split(x).values()
         return self.join(x=-past["x"] + 0.1 * Y.sum(-1, keepdim=True), y=-past["y"] * X)
 

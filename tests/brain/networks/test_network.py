@@ -142,6 +142,7 @@ def test_noise_drives_the_states_that_the_class_names(kind):
 def test_delays_are_lengths_over_speed_in_the_networks_time_unit(kind):
     connectome = simulate_connectome(6)
     plain, delayed = kind(connectome), kind(connectome, speed=4.0)
+    assert connectome.tract_lengths is not None
     expected = connectome.tract_lengths / 4.0 * PER_MILLISECOND[plain.time_unit]
     for times in delay_times(delayed).values():
         torch.testing.assert_close(times, expected)
@@ -159,6 +160,7 @@ def test_delays_may_be_rounded_to_steps(kind):
     network = kind(connectome, speed=10.0, delay_step=0.5 * unit)
     steps = network.delay_times / (0.5 * unit)
     torch.testing.assert_close(steps, steps.round())
+    assert connectome.tract_lengths is not None
     gap = (network.delay_times - connectome.tract_lengths / 10.0 * unit).abs().max()
     assert gap <= 0.25 * unit + 1e-12
     with pytest.raises(ArgumentError, match="delay_step must be positive"):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from clinode.brain.connectome import simulate_connectome
 from clinode.brain.networks import KuramotoNetwork, StuartLandauNetwork, order_parameter
@@ -71,7 +71,7 @@ def test_locked_phases_solve_the_self_consistency_equation(by_hand):
     def gap(r):
         return np.sqrt(1 - (omega / (effective * r)) ** 2).mean() - r
 
-    r = brentq(gap, 0.8, 1.0)
+    r = root_scalar(gap, bracket=(0.8, 1.0)).root
     theta = torch.tensor(np.arcsin(omega / (effective * r)))
     network = KuramotoNetwork(by_hand.all_to_all(n), K=K, omega=omega)
     assert float(order_parameter(theta)) == pytest.approx(r, abs=1e-12)
@@ -119,7 +119,7 @@ def test_two_delayed_phases_turn_at_the_frequency_of_the_closed_form(by_hand):
     pair = replace(by_hand.all_to_all(2), tract_lengths=torch.full((2, 2), 40.0))
     omega, K, tau = 2 * np.pi * 10, 30.0, 0.008
     network = KuramotoNetwork(pair, K=K, omega=omega, speed=5.0)
-    Omega = brentq(lambda w: w - omega + K * np.sin(w * tau), 0, 2 * omega)
+    Omega = root_scalar(lambda w: w - omega + K * np.sin(w * tau), bracket=(0, 2 * omega)).root
 
     def turning(t):
         return (Omega * t).unsqueeze(-1).expand(*t.shape, 2)

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from clinode.brain.circuits import WongWang
 from clinode.brain.connectome import Connectome, simulate_connectome
@@ -52,7 +52,11 @@ def test_regions_alike_rest_low_then_low_or_high_then_high_alone(by_hand, K, n_s
         return -S / 0.1 + (1 - S) * 0.641 * H((0.9 + K) * 0.2609 * S + 0.3)
 
     pairs = itertools.pairwise(np.linspace(1e-3, 0.999, 2000))
-    roots = [brentq(slope, a, b, xtol=1e-14) for a, b in pairs if slope(a) * slope(b) < 0]
+    roots = [
+        root_scalar(slope, bracket=(a, b), xtol=1e-14).root
+        for a, b in pairs
+        if slope(a) * slope(b) < 0
+    ]
     still = torch.zeros(n).double()
     for root in roots:
         rate = network.vector_field(0.0, by_hand.double(*[root] * n), still)
@@ -89,7 +93,7 @@ def test_receptors_do_what_euler_by_hand_does(by_hand, speed):
 def test_regions_alike_share_the_roots_of_the_scalar_equation(by_hand):
     n, K = 5, 2.0
     network = SaturatingRateNetwork(by_hand.all_to_all(n), K=K)
-    root = brentq(lambda x: np.tanh(K * x) - x, 0.1, 1.0)
+    root = root_scalar(lambda x: np.tanh(K * x) - x, bracket=(0.1, 1.0)).root
     still = torch.zeros(n).double()
     for value in (-root, 0.0, root):
         rate = network.vector_field(0.0, by_hand.double(*[value] * n), still)
