@@ -1,5 +1,6 @@
 """Systems we wrote down: neurons, synapses, circuits and networks of the brain."""
 
+from .bold import BalloonWindkessel, record_bold, with_bold
 from .circuits import (
     LateralInhibition,
     LateralInhibitionField,
@@ -12,6 +13,7 @@ from .conductance import FitzHughNagumo, GateRates, HodgkinHuxley, MorrisLecar
 from .connectome import Connectome, read_connectome, simulate_connectome
 from .firing_rate import lif_rate, siegert_rate, spike_rate
 from .integrate_and_fire import LIF, AdaptiveLinear, AdEx, Izhikevich, NoisyLIF, Theta
+from .lead_field import LeadFieldReadout
 from .memory import (
     GradedHopfield,
     Hopfield,
@@ -21,12 +23,23 @@ from .memory import (
     one_step_error,
     recalled_overlap,
 )
-from .networks import WilsonCowanNetwork
+from .networks import (
+    EpileptorNetwork,
+    JansenRitNetwork,
+    KuramotoNetwork,
+    Network,
+    ReducedWongWangNetwork,
+    SaturatingRateNetwork,
+    StuartLandauNetwork,
+    WilsonCowanNetwork,
+    order_parameter,
+)
 from .poisson import diffusion_approximation, poisson_input
 from .populations import JansenRit, SNICOscillator, ThetaPopulation, WilsonCowan
 from .postsynaptic import conductance_input, current_input
 from .potentials import ghk_current, goldman, nernst
 from .seizure import Epileptor, Wendling
+from .sensorimotor import TwoLinkArm
 from .synapses import (
     AlphaSynapse,
     DualExponentialSynapse,
@@ -42,9 +55,11 @@ __all__ = [
     "AdEx",
     "AdaptiveLinear",
     "AlphaSynapse",
+    "BalloonWindkessel",
     "Connectome",
     "DualExponentialSynapse",
     "Epileptor",
+    "EpileptorNetwork",
     "ExponentialSynapse",
     "FitzHughNagumo",
     "FluctuatingConductance",
@@ -54,20 +69,28 @@ __all__ = [
     "Hopfield",
     "Izhikevich",
     "JansenRit",
+    "JansenRitNetwork",
+    "KuramotoNetwork",
     "LateralInhibition",
     "LateralInhibitionField",
+    "LeadFieldReadout",
     "ModernHopfield",
     "Moments",
     "MorrisLecar",
     "NMDASynapse",
+    "Network",
     "NoisyLIF",
     "NoisyWongWang",
     "Recall",
+    "ReducedWongWangNetwork",
     "RingAttractor",
     "SNICOscillator",
+    "SaturatingRateNetwork",
     "ShortTermPlasticity",
+    "StuartLandauNetwork",
     "Theta",
     "ThetaPopulation",
+    "TwoLinkArm",
     "Wendling",
     "WilsonCowan",
     "WilsonCowanNetwork",
@@ -82,10 +105,13 @@ __all__ = [
     "lif_rate",
     "nernst",
     "one_step_error",
+    "order_parameter",
     "poisson_input",
     "read_connectome",
     "recalled_overlap",
+    "record_bold",
     "siegert_rate",
     "simulate_connectome",
     "spike_rate",
+    "with_bold",
 ]

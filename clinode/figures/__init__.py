@@ -5,14 +5,23 @@ from .bifurcations import bifurcation_figure, frequency_figure, onset_figure
 from .circuits import compass_figure, competition_figure, decision_figure, mach_bands_figure
 from .dynamics import basin_figure, impedance_figure, phase_plane_figure, traces_figure
 from .evaluation import calibration_figure
+from .feedback import (
+    action_cost_figure,
+    minimal_intervention_figure,
+    places_figure,
+    reaching_figure,
+)
 from .memory import capacity_figure, recall_figure, retrieval_figure
-from .networks import connectome_figure, network_figure
+from .networks import connectome_figure, network_figure, region_traces_figure
 from .neurons import neuron_figure
 from .picture import data_uri, styled
 from .seizure import eeg_figure, epileptor_figure
+from .stimulation import adaptive_figure, stimulus_figure
 from .synapses import fluctuation_figure, plasticity_figure, synapse_figure
 
 __all__ = [
+    "action_cost_figure",
+    "adaptive_figure",
     "basin_figure",
     "bifurcation_figure",
     "calibration_figure",
@@ -28,14 +37,19 @@ __all__ = [
     "frequency_figure",
     "impedance_figure",
     "mach_bands_figure",
+    "minimal_intervention_figure",
     "network_figure",
     "neuron_figure",
     "onset_figure",
     "phase_plane_figure",
+    "places_figure",
     "plasticity_figure",
     "ranking_figure",
+    "reaching_figure",
     "recall_figure",
+    "region_traces_figure",
     "retrieval_figure",
+    "stimulus_figure",
     "styled",
     "synapse_figure",
     "traces_figure",

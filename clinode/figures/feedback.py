@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from clinode.brain.sensorimotor import TwoLinkArm
-from clinode.control.dual import DualSolution
-from clinode.control.iterative import IterativeSolution
-from clinode.control.trials import Trials
+from clinode.control.feedback.dual import DualSolution
+from clinode.control.feedback.iterative import IterativeSolution
+from clinode.control.feedback.trials import Trials
 from clinode.errors import ArgumentError
 from clinode.figures.dynamics import axis_label
 from clinode.figures.picture import INK, LOWER, QUIET, RAISE, styled

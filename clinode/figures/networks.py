@@ -57,7 +57,7 @@ def network_figure(trajectory: Trajectory, name: str = "E") -> Figure:
     return figure
 
 
-def traces_figure(connectome: Connectome, trajectory: Trajectory, name: str) -> Figure:
+def region_traces_figure(connectome: Connectome, trajectory: Trajectory, name: str) -> Figure:
     """What each region of a network does, one trace above the other, beside the weights.
 
     Args:

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from clinode.control.adaptive import AdaptiveRun
-from clinode.control.stimulus import Stimulus, course_of
+from clinode.control.stimulation.adaptive import AdaptiveRun
+from clinode.control.stimulation.stimulus import Stimulus, course_of
 from clinode.errors import ArgumentError
 from clinode.figures.dynamics import COLORS, axis_label
 from clinode.figures.picture import INK, LOWER, QUIET, RAISE, styled

@@ -16,8 +16,8 @@ from markupsafe import Markup
 from safetensors.torch import save_file
 
 from clinode import __version__
-from clinode.control.steering import Steering
-from clinode.control.stimulus import course_of
+from clinode.control.stimulation.stimulus import course_of
+from clinode.control.targets.steering import Steering
 from clinode.errors import printable
 from clinode.figures.networks import connectome_figure
 from clinode.figures.picture import data_uri

@@ -139,14 +139,14 @@ NETWORKS: dict[str, Callable[[Path | None], Arrays]] = {
 
 def average(inputs: Arrays, name: str = "nctpy") -> Callable[[], Arrays]:
     """Ours, from the weights on."""
-    from clinode.control.nodal import average_controllability
+    from clinode.control.gramian.nodal import average_controllability
 
     return lambda: {"values": average_controllability(inputs["W"], name).values.numpy()}
 
 
 def modal(inputs: Arrays) -> Callable[[], Arrays]:
     """Ours, from the weights on."""
-    from clinode.control.nodal import modal_controllability
+    from clinode.control.gramian.nodal import modal_controllability
 
     return lambda: {"values": modal_controllability(inputs["W"]).values.numpy()}
 
@@ -155,8 +155,8 @@ def gramian(inputs: Arrays, horizon: float = 1.0) -> Callable[[], Arrays]:
     """Ours, of every region an input, from the weights on."""
     import torch
 
-    from clinode.control.gramian import controllability_gramian
-    from clinode.control.normalization import linear_network
+    from clinode.control.gramian.gramian import controllability_gramian
+    from clinode.control.gramian.normalization import linear_network
 
     def run() -> Arrays:
         A = linear_network(inputs["W"]).A
@@ -168,7 +168,7 @@ def gramian(inputs: Arrays, horizon: float = 1.0) -> Callable[[], Arrays]:
 
 def single_nodes(inputs: Arrays) -> Callable[[], Arrays]:
     """Ours; `values` are orders of magnitude, not compared as such."""
-    from clinode.control.single_node import single_node_gramians
+    from clinode.control.gramian.single_node import single_node_gramians
 
     def run() -> Arrays:
         found = single_node_gramians(inputs["W"])
@@ -183,8 +183,8 @@ def single_nodes(inputs: Arrays) -> Callable[[], Arrays]:
 
 def greedy(inputs: Arrays) -> Callable[[], Arrays]:
     """Ours; the gains in log det after each choice."""
-    from clinode.control.normalization import linear_network
-    from clinode.control.selection import greedy_inputs
+    from clinode.control.gramian.normalization import linear_network
+    from clinode.control.targets.selection import greedy_inputs
 
     return lambda: {"values": np.array(greedy_inputs(linear_network(inputs["W"]), 10).gains[:1])}
 
@@ -198,7 +198,7 @@ def _sparse(inputs: Arrays) -> Any:
 
 def sparse_average(inputs: Arrays, name: str = "nctpy") -> Callable[[], Arrays]:
     """Ours, of 64 regions."""
-    from clinode.control.sparse import sparse_average_controllability
+    from clinode.control.gramian.sparse import sparse_average_controllability
 
     W = _sparse(inputs)
     nodes = [int(i) for i in np.linspace(0, int(inputs["n"]) - 1, 64)]
@@ -212,8 +212,8 @@ def sparse_average(inputs: Arrays, name: str = "nctpy") -> Callable[[], Arrays]:
 
 def low_rank(inputs: Arrays) -> Callable[[], Arrays]:
     """Ours, of 10 regions as inputs."""
-    from clinode.control.low_rank import low_rank_gramian
-    from clinode.control.sparse import sparse_dynamics
+    from clinode.control.gramian.low_rank import low_rank_gramian
+    from clinode.control.gramian.sparse import sparse_dynamics
 
     W = _sparse(inputs)
     B = np.zeros((int(inputs["n"]), 10))
@@ -233,8 +233,8 @@ def _pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def minimum_energy(inputs: Arrays) -> Callable[[], Arrays]:
     """Ours, of 100 pairs; nothing is kept from the round before."""
-    from clinode.control.energy import control_energy
-    from clinode.control.full_control import LAST_MODES
+    from clinode.control.energy.energy import control_energy
+    from clinode.control.energy.full_control import LAST_MODES
     from clinode.system import LinearSystem
 
     A, (x0, target) = _normalized(inputs["W"]), _pairs(len(inputs["W"]))
@@ -248,9 +248,9 @@ def minimum_energy(inputs: Arrays) -> Callable[[], Arrays]:
 
 def optimal_energies(inputs: Arrays) -> Callable[[], Arrays]:
     """Ours, of 100 pairs, from the weights on; nothing is kept from the round before."""
-    from clinode.control.full_control import LAST_MODES
-    from clinode.control.normalization import linear_network
-    from clinode.control.optimal_energy import optimal_energy
+    from clinode.control.energy.full_control import LAST_MODES
+    from clinode.control.energy.optimal_energy import optimal_energy
+    from clinode.control.gramian.normalization import linear_network
 
     x0, target = _pairs(len(inputs["W"]))
 

@@ -3,8 +3,7 @@
     python scripts/benchmarks/energy.py [--peers PYTHON ...] [--data DIR] [--json]
 
 Two tables. A real connectome with inputs to ever fewer of its regions (`--data DIR`, which has
-`connectomes/`), and the zoo of tests/control/test_energy_zoo.py, where the right answer is known by
-another way. A system is missed where an energy is given that is off by more than a percent, or
+`connectomes/`), and the zoo of the tests, where the right answer is known by another way. A system is missed where an energy is given that is off by more than a percent, or
 finite for a transfer that no input makes. An error, a negative energy, what is not a number, and
 what a peer's own error says not to use, count as undecided. Peers run in interpreters given by
 `--peers` (`pip install nctpy control slycot`); systems that a peer has no function for (maps,
@@ -131,8 +130,8 @@ class ConnectomeRow:
 
 def connectome_rows(folder: Path, pythons: list[str]) -> list[ConnectomeRow]:
     """hcp_desikan68, T = 1, from rest to a unit target drawn once."""
-    from clinode.control.ball_modes import spectrum_of
-    from clinode.control.energy import control_energy
+    from clinode.control.energy.ball_modes import spectrum_of
+    from clinode.control.energy.energy import control_energy
     from clinode.system import LinearSystem
 
     with np.load(folder / "connectomes" / "hcp_desikan68" / "connectome.npz") as stored:
@@ -169,10 +168,10 @@ class ZooRow:
 
 def zoo_rows(pythons: list[str]) -> list[ZooRow]:
     """Ours on the whole zoo, peers on what they have a function for."""
-    from clinode.control.energy import control_energy
+    from clinode.control.energy.energy import control_energy
     from clinode.system import LinearSystem
 
-    zoo, exact = loaded(TESTS / "test_energy_zoo.py"), loaded(TESTS / "conftest.py")
+    zoo, exact = loaded(TESTS / "energy" / "test_energy_zoo.py"), loaded(TESTS / "conftest.py")
     names = list(zoo.ZOO)
     truths = {name: _truth(zoo.ZOO[name], zoo, exact) for name in names}
     ours: dict[str, float | str] = {}

@@ -20,11 +20,11 @@ import torch
 
 from clinode.brain.connectome import simulate_connectome
 from clinode.brain.networks import WilsonCowanNetwork
-from clinode.control.limits import StimulusLimits
-from clinode.control.nonlinear import optimize_inputs
-from clinode.control.stimulation import stimulate
-from clinode.control.trajectory_cost import StimulationCost, StimulationProblem
-from clinode.control.waveforms import BiphasicPulses
+from clinode.control.stimulation.limits import StimulusLimits
+from clinode.control.stimulation.nonlinear import optimize_inputs
+from clinode.control.stimulation.stimulation import stimulate
+from clinode.control.stimulation.trajectory_cost import StimulationCost, StimulationProblem
+from clinode.control.stimulation.waveforms import BiphasicPulses
 from clinode.dynamics.equilibria import find_equilibria
 from clinode.dynamics.fixed_step import FIXED_STEP
 

@@ -6,10 +6,10 @@ import torch
 from torch.func import grad, hessian, jacrev
 
 from clinode.brain.sensorimotor import TwoLinkArm
-from clinode.control.iterative import ilqg
-from clinode.control.problem import ControlProblem, OutputCost
-from clinode.control.stages import sample
-from clinode.control.trials import run_trials
+from clinode.control.feedback.iterative import ilqg
+from clinode.control.feedback.problem import ControlProblem, OutputCost
+from clinode.control.feedback.stages import sample
+from clinode.control.feedback.trials import run_trials
 from clinode.dynamics.simulate import simulate
 from clinode.errors import ArgumentError
 from clinode.system import closed_loop

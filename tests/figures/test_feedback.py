@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from clinode.brain.sensorimotor import TwoLinkArm
-from clinode.control.dual import dual_control
-from clinode.control.iterative import ilqg
-from clinode.control.problem import ControlProblem, OutputCost
-from clinode.control.trials import Trials, run_trials
+from clinode.control.feedback.dual import dual_control
+from clinode.control.feedback.iterative import ilqg
+from clinode.control.feedback.problem import ControlProblem, OutputCost
+from clinode.control.feedback.trials import Trials, run_trials
 from clinode.errors import ArgumentError
 from clinode.figures.feedback import (
     action_cost_figure,

@@ -16,7 +16,7 @@ from clinode.brain.networks import (
 )
 from clinode.dynamics.simulate import simulate
 from clinode.errors import ArgumentError
-from clinode.figures.networks import connectome_figure, network_figure, traces_figure
+from clinode.figures.networks import connectome_figure, network_figure, region_traces_figure
 from clinode.figures.picture import data_uri
 from clinode.system import Signal
 
@@ -86,7 +86,7 @@ def traces(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_network_is_drawn_by_region(kind):
     run, name = traces(kind)
-    figure = traces_figure(BRAIN, run, name)
+    figure = region_traces_figure(BRAIN, run, name)
     text = base64.b64decode(data_uri(figure).split(",", 1)[1]).decode()
     for words in (
         "receives",
@@ -104,11 +104,13 @@ def test_blood_is_drawn_as_its_network_is():
     bold = record_bold(run, "x", repetition_time=2.0, step=0.5)
     assert (
         "BOLD about its mean"
-        in base64.b64decode(data_uri(traces_figure(BRAIN, bold, "BOLD")).split(",", 1)[1]).decode()
+        in base64.b64decode(
+            data_uri(region_traces_figure(BRAIN, bold, "BOLD")).split(",", 1)[1]
+        ).decode()
     )
 
 
 def test_what_does_not_fit_together_is_not_drawn():
     run, name = traces(SaturatingRateNetwork)
     with pytest.raises(ArgumentError, match="does not have the regions"):
-        traces_figure(simulate_connectome(10), run, name)
+        region_traces_figure(simulate_connectome(10), run, name)

@@ -4,11 +4,11 @@ import functools
 import pytest
 
 from clinode.brain.populations import WilsonCowan
-from clinode.control.adaptive import adaptive_stimulation
-from clinode.control.limits import StimulusLimits
-from clinode.control.policies import Level, OnDemand
-from clinode.control.stimulation import stimulate
-from clinode.control.waveforms import BiphasicPulses, Free
+from clinode.control.stimulation.adaptive import adaptive_stimulation
+from clinode.control.stimulation.limits import StimulusLimits
+from clinode.control.stimulation.policies import Level, OnDemand
+from clinode.control.stimulation.stimulation import stimulate
+from clinode.control.stimulation.waveforms import BiphasicPulses, Free
 from clinode.dynamics.equilibria import find_equilibria
 from clinode.errors import ArgumentError
 from clinode.figures.picture import data_uri
