@@ -3,7 +3,8 @@
     python scripts/benchmarks/energy.py [--peers PYTHON ...] [--data DIR] [--json]
 
 Two tables. A real connectome with inputs to ever fewer of its regions (`--data DIR`, which has
-`connectomes/`), and the zoo of the tests, where the right answer is known by another way. A system is missed where an energy is given that is off by more than a percent, or
+`connectomes/`), and the zoo of the tests, where the right answer is known by another way. A system
+is missed where an energy is given that is off by more than a percent, or
 finite for a transfer that no input makes. An error, a negative energy, what is not a number, and
 what a peer's own error says not to use, count as undecided. Peers run in interpreters given by
 `--peers` (`pip install nctpy control slycot`); systems that a peer has no function for (maps,
