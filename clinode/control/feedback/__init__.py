@@ -1,6 +1,7 @@
 """Feedback under noise: linear, signal-dependent, nonlinear, predictive, dual."""
 
 from .dual import DualSolution, dual_control
+from .expected import expected_cost
 from .feedback import FeedbackSolution, FilterSolution, lqe, lqg, lqr
 from .iterative import IterativeSolution, ilqg
 from .predictive import PredictiveSolution, model_predictive
@@ -19,6 +20,7 @@ __all__ = [
     "StateCost",
     "Trials",
     "dual_control",
+    "expected_cost",
     "ilqg",
     "lqe",
     "lqg",
