@@ -8,7 +8,7 @@ from torch.func import grad, hessian, jacrev
 from clinode.brain.sensorimotor import TwoLinkArm
 from clinode.control.feedback.iterative import ilqg
 from clinode.control.feedback.problem import ControlProblem, OutputCost
-from clinode.control.feedback.stages import sample
+from clinode.control.feedback.sampling import sample
 from clinode.control.feedback.trials import run_trials
 from clinode.dynamics.simulate import simulate
 from clinode.errors import ArgumentError

@@ -5,7 +5,8 @@ from .expected import expected_cost
 from .feedback import FeedbackSolution, FilterSolution, lqe, lqg, lqr
 from .iterative import IterativeSolution, ilqg
 from .predictive import PredictiveSolution, model_predictive
-from .problem import ControlProblem, OutputCost, StateCost
+from .problem import ControlProblem
+from .quadratic import OutputCost, StateCost
 from .trials import Trials, run_trials
 from .witsenhausen import witsenhausen
 

@@ -17,23 +17,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jacfwd, jacrev
 
-from clinode.errors import ArgumentError, SolverError
+from clinode.errors import ArgumentError
 
 from .belief import BeliefPolicy, Filter, filter_of, first_belief, separation
-from .iterative import Plan, plan_along
+from .exactness import exactness
+from .planner import Planner
 from .problem import ControlProblem
 from .quadrature import BeliefTree
+from .sampling import in_steps
 from .separation import Separation
-from .stages import Stages, in_steps
 from .trials import Trials, run_trials
 
 METHODS = ("quadrature", "belief")
 FEW_STEPS, MOST_STEPS = 2, 3  # decisions by quadrature unasked, and at all
-STRAIGHT = 1e-9  # relative derivative that counts as none
 N_GUESSES = 5  # random ones, beside those that cautious and certainty equivalent control give
-N_LOOKS = 32  # random states at which it is looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,71 +246,6 @@ def _after_first_reading(filter: Filter, before: Tensor) -> Tensor:
     return filter.joined(filter.split(before)[0], filter.gain(0, before)[0])
 
 
-class Planner:
-    """A plan over beliefs, and how to act by it.
-
-    Args:
-        stages: What is planned for.
-        n_seen: Entries of the belief that are planned for: the mean alone, or None for all.
-        bent: As in `plan_along`.
-        max_iterations: Of a plan.
-        replans: Whether it plans anew from every belief, or follows the gains of its first plan.
-    """
-
-    def __init__(
-        self, stages: Stages, n_seen: int | None, bent: bool, max_iterations: int, replans: bool
-    ):
-        self.stages, self.n_seen, self.bent = stages, n_seen, bent
-        self.max_iterations, self.replans = max_iterations, replans
-        self.plan: Plan | None = None
-        self.latest: tuple[int, Tensor, Tensor] | None = None
-
-    def first(self, belief: Tensor, guesses: Tensor) -> Plan:
-        """The best plan from the start, (belief entries), of those from some guesses.
-
-        Args:
-            belief: What is known.
-            guesses: (guess, step, input).
-
-        Raises:
-            SolverError: No plan settled.
-        """
-        plan = self._planned(0, belief.expand(len(guesses), -1), guesses.transpose(0, 1))
-        cost = torch.where(plan.converged, plan.cost, torch.inf)
-        if not bool(plan.converged.any()):
-            raise SolverError(
-                f"no plan settled within {self.max_iterations} corrections",
-                fix="a first guess of inputs, a little input_cost, or more max_iterations",
-            )
-        self.plan = plan.only(int(cost.argmin()))
-        return self.plan
-
-    def __call__(self, k: int, belief: Tensor) -> Tensor:
-        """The input at step k, (..., input); the last step's after the horizon."""
-        k = min(k, self.stages.n_steps - 1)
-        if self.plan is None:
-            raise ArgumentError("there is no plan to act by", fix="first() makes one")
-        if not self.replans:
-            away = belief[..., : self.n_seen] - self.plan.states[k, 0]
-            return self.stages.clipped(self.plan.inputs[k, 0] + away @ self.plan.gains[k, 0].T)
-        if self.latest is not None and self.latest[0] == k and torch.equal(self.latest[1], belief):
-            return self.latest[2]
-        flat = belief.detach().reshape(-1, belief.shape[-1])
-        guess = self.plan.inputs[k:].expand(-1, len(flat), -1)
-        u = self._planned(k, flat, guess).inputs[0].reshape(*belief.shape[:-1], -1)
-        self.latest = (k, belief.detach().clone(), u)
-        return u
-
-    def _planned(self, k: int, belief: Tensor, guess: Tensor) -> Plan:
-        return plan_along(
-            self.stages.later(k),
-            belief[..., : self.n_seen],
-            guess,
-            max_iterations=self.max_iterations,
-            bent=self.bent,
-        )
-
-
 def _by_quadrature(
     problem: ControlProblem,
     tree: BeliefTree,
@@ -329,63 +262,3 @@ def _by_quadrature(
         made[name] = replace(choice, cost=cost)
     tells = bool((tree.filter.gain(0, before)[1] != 0).any())
     return made, tree.over_first_reading(before) if tells else float(least)
-
-
-def exactness(problem: ControlProblem, filter: Filter, seed: int = 0) -> tuple[bool, str]:
-    """Whether beliefs are truly Gaussian and move as computed, and why.
-
-    They do where, given the inputs and the states that are read without noise, the other states
-    move linearly, under noise that does not depend on them. Looked for at random states.
-    """
-    if problem.is_linear and not len(problem.control_factors) and not len(problem.sensing_factors):
-        return True, "the system is linear with additive Gaussian noise"
-    stages, names = filter.stages, problem.system.state_names
-    noisy = {n for n, v in zip(problem.sensor_names, _variances(problem), strict=True) if v}
-    exact = [n in problem.sensor_names and n not in noisy for n in names]
-    hidden = [i for i, seen in enumerate(exact) if not seen]
-    if not bool((problem.spread[exact][:, exact] == 0).all()):
-        hidden = list(range(len(names)))
-    generator = torch.Generator().manual_seed(seed)
-    scale = problem.start.abs() + problem.spread.diagonal().sqrt() + 1.0
-    for _ in range(N_LOOKS):
-        x = problem.start + scale * torch.randn(len(names), generator=generator).double()
-        u = stages.rest + torch.randn(len(stages.rest), generator=generator).double()
-        if not _is_straight(stages, x, u, hidden):
-            return False, (
-                "what is not seen exactly moves or is read nonlinearly, or changes the noise: "
-                "means and covariances are those of a linearized filter"
-            )
-    return True, (
-        f"given the inputs and what is read without noise, the rest is linear and Gaussian (at "
-        f"{N_LOOKS} random states)"
-    )
-
-
-def _variances(problem: ControlProblem) -> list[float]:
-    """Of each sensor's noise; infinite where it is a function of the state."""
-    if problem.V is None or len(problem.sensing_factors):
-        return [float("inf")] * problem.n_sensors
-    return problem.V.diagonal().tolist()
-
-
-def _is_straight(stages: Stages, x: Tensor, u: Tensor, hidden: list[int]) -> bool:
-    """Whether motion and readings are linear in the hidden states, and the noise free of them."""
-
-    def moved(part: Tensor) -> Tensor:
-        whole = x.clone()
-        whole = whole.index_put((torch.tensor(hidden),), part)
-        return torch.cat([stages.move(0, whole, u), stages.read(0, whole)])
-
-    def noise(part: Tensor) -> Tensor:
-        whole = x.index_put((torch.tensor(hidden),), part)
-        sensed = stages.sensing(0, whole).flatten()
-        if stages.noise is None:
-            return sensed
-        return torch.cat([sensed, stages.noise(0, whole, u).flatten()])
-
-    if not hidden:
-        return True
-    part = x[hidden]
-    size = 1.0 + float(jacrev(moved)(part).abs().max()) + float(noise(part).abs().max())
-    bend = float(jacfwd(jacrev(moved))(part).abs().max())
-    return max(bend, float(jacrev(noise)(part).abs().max())) <= STRAIGHT * size

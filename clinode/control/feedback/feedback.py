@@ -17,11 +17,10 @@ two parts are coupled: see `signal_dependent`.
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from clinode.errors import ArgumentError, SolverError
+from clinode.errors import ArgumentError
 from clinode.system import System
 
 from .belief import separation
@@ -31,6 +30,7 @@ from .controllers import (
     estimating_policy,
     gain_policy,
 )
+from .cost_split import CostSplit, number, start_cost
 from .deviations import (
     Deviations,
     check_cost_detects,
@@ -39,38 +39,15 @@ from .deviations import (
     check_stabilizable,
     deviations,
 )
+from .flow_horizon import flow_to_horizon
 from .problem import ControlProblem
-from .riccati import flow_back, flow_rate, gain_of, recursion, stationary, symmetric
+from .riccati import gain_of, recursion, stationary, symmetric
+from .sampling import sampled_problem
 from .separation import Separation
 from .signal_dependent import alternate
-from .stages import sampled_problem
 
 SETTLED = 1e-11  # relative change of a cost under twice as many panels
 MOST_PANELS = 2**13
-
-
-@dataclass(frozen=True)
-class CostSplit:
-    """What the cost consists of; of a step or time unit without a horizon.
-
-    Attributes:
-        start: Of the state at time 0 (0 without a horizon).
-        process: Of the process noise, to who sees the state.
-        estimation: Of not seeing it.
-    """
-
-    start: float
-    process: float
-    estimation: float
-
-    @property
-    def total(self) -> float:
-        """The cost."""
-        return self.start + self.process + self.estimation
-
-    def to_dict(self) -> dict[str, float]:
-        """For JSON."""
-        return {"start": self.start, "process": self.process, "estimation": self.estimation}
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,18 +146,18 @@ def lqr(problem: ControlProblem) -> FeedbackSolution:
     seen = Separation(True, "the state is taken as seen: nothing is estimated", 0.0)
     if problem.horizon is None:
         P, K = _endless(d)
-        split = CostSplit(0.0, _number((P * d.W).sum()), 0.0)
+        split = CostSplit(0.0, number((P * d.W).sum()), 0.0)
         policy = gain_policy(problem, d, K)
         return FeedbackSolution(problem, K, None, split.total, split, seen, policy, P)
     if problem.is_map:
         P, K = recursion(d.A, d.B, d.Q, d.R, d.final, problem.n_steps, d.C)
-        split = CostSplit(_of_start(d, P[0]), _number((P[1:] * d.W).sum()), 0.0)
+        split = CostSplit(start_cost(d, P[0]), number((P[1:] * d.W).sum()), 0.0)
         policy = ScheduledGain(
             problem.system.states, problem.system.inputs, K, d.state, d.input,
             step=problem.system.step, time_unit=problem.system.time_unit,
         )  # fmt: skip
         return FeedbackSolution(problem, K, None, split.total, split, seen, policy, P)
-    path = _flow_to_horizon(problem, d, None)
+    path = flow_to_horizon(problem, d, None)
     policy = ScheduledGain(
         problem.system.states, problem.system.inputs, path.K, d.state, d.input,
         times=path.times, rates=path.K_rate, time_unit=problem.system.time_unit,
@@ -218,7 +195,7 @@ def lqe(problem: ControlProblem) -> FilterSolution:
             _, after = _corrected(d, covariances[-1])
             covariances.append(symmetric(d.A @ after @ d.A.T + d.W))
         return _filter(problem, d, torch.stack(covariances))
-    path = _flow_to_horizon(problem, d, d.V)
+    path = flow_to_horizon(problem, d, d.V)
     return FilterSolution(problem, path.L, path.L, path.S, path.S, path.times)
 
 
@@ -242,7 +219,7 @@ def lqg(problem: ControlProblem) -> FeedbackSolution:
         return _signal_dependent(problem, d)
     separates = separation(_in_steps(problem, d))
     if problem.horizon is not None and not problem.is_map:
-        path = _flow_to_horizon(problem, d, d.V)
+        path = flow_to_horizon(problem, d, d.V)
         policy = ScheduledEstimator(
             problem, d, path.K, path.L, path.times, (path.K_rate, path.L_rate)
         )
@@ -258,71 +235,9 @@ def lqg(problem: ControlProblem) -> FeedbackSolution:
     else:
         next_cost = d.R + d.B.T @ P[1:] @ d.B
         policy = ScheduledEstimator(problem, d, K, L)
-    unseen = _number(((K.mT @ next_cost @ K) * S).sum())
+    unseen = number(((K.mT @ next_cost @ K) * S).sum())
     split = CostSplit(regulator.cost_split.start, regulator.cost_split.process, unseen)
     return FeedbackSolution(problem, K, L, split.total, split, separates, policy, P, S)
-
-
-@dataclass(frozen=True, eq=False)
-class _FlowPath:
-    times: Tensor
-    P: Tensor
-    K: Tensor
-    K_rate: Tensor
-    S: Tensor  # empty where nothing is estimated, as L and its rate
-    L: Tensor
-    L_rate: Tensor
-    split: CostSplit
-
-
-def _flow_to_horizon(problem: ControlProblem, d: Deviations, V: Tensor | None) -> _FlowPath:
-    """Regulator and filter of a flow on Gauss-Legendre panels, doubled until the cost settles."""
-    if len(d.C) or len(d.D):
-        raise ArgumentError(
-            "signal-dependent noise to a horizon is solved in steps",
-            fix="sampled_problem(problem, step)",
-        )
-    horizon, n_panels, before = float(problem.horizon or 0.0), 8, None
-    while n_panels <= MOST_PANELS:
-        path = _on_panels(d, V, horizon, n_panels)
-        if before is not None and abs(path.split.total - before) <= SETTLED * abs(before):
-            return path
-        n_panels, before = 2 * n_panels, path.split.total
-    raise SolverError(
-        f"the cost to the horizon did not settle on {MOST_PANELS} panels",
-        fix="a shorter horizon: this one is long beside the fastest time constant",
-    )
-
-
-def _on_panels(d: Deviations, V: Tensor | None, horizon: float, n_panels: int) -> _FlowPath:
-    nodes, weights = (torch.from_numpy(part) for part in _gauss_legendre())
-    width = horizon / n_panels
-    starts = width * torch.arange(n_panels, dtype=torch.float64)
-    inner = (starts[:, None] + width * nodes).flatten()
-    ends = torch.tensor([0.0, horizon], dtype=torch.float64)
-    times = torch.cat([ends[:1], inner, ends[1:]])
-    measure = torch.nn.functional.pad((width * weights).repeat(n_panels), (1, 1))
-    P = flow_back(d.A, d.B, d.Q, d.R, d.final, times)
-    K = torch.linalg.solve(d.R, d.B.T @ P)
-    K_rate = torch.linalg.solve(d.R, d.B.T @ flow_rate(d.A, d.B, d.Q, d.R, P))
-    process = _number((measure * (P * d.W).sum((-1, -2))).sum())
-    if V is None:
-        split = CostSplit(_of_start(d, P[0]), process, 0.0)
-        none = P.new_zeros(0)
-        return _FlowPath(times, P, K, K_rate, none, none, none, split)
-    A, H, W = d.A.T, d.H.T, d.W  # the filter is a regulator that runs forward
-    S = flow_back(A, H, W, V, d.spread, horizon - times.flip(0)).flip(0)
-    L = torch.linalg.solve(V, H.T @ S).mT
-    L_rate = torch.linalg.solve(V, -H.T @ flow_rate(A, H, W, V, S)).mT
-    unseen = _number((measure * ((K.mT @ d.R @ K) * S).sum((-1, -2))).sum())
-    split = CostSplit(_of_start(d, P[0]), process, unseen)
-    return _FlowPath(times, P, K, K_rate, S, L, L_rate, split)
-
-
-def _gauss_legendre(order: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1]."""
-    nodes, weights = np.polynomial.legendre.leggauss(order)
-    return (nodes + 1) / 2, weights / 2
 
 
 def _endless(d: Deviations) -> tuple[Tensor, Tensor]:
@@ -361,22 +276,13 @@ def _signal_dependent(problem: ControlProblem, d: Deviations) -> FeedbackSolutio
             fix="a map (sampled_problem) and a horizon",
         )
     found = alternate(d, problem.n_steps)
-    split = CostSplit(_of_start(d, found.P[0]), found.process, 0.0)
+    split = CostSplit(start_cost(d, found.P[0]), found.process, 0.0)
     split = CostSplit(split.start, split.process, found.cost - split.start - split.process)
     policy = ScheduledEstimator(problem, d, found.K, found.L)
     return FeedbackSolution(
         problem, found.K, found.L, found.cost, split, separation(problem), policy, found.P,
         found.covariance, None, found.orthogonality,
     )  # fmt: skip
-
-
-def _number(value: Tensor) -> float:
-    return float(value.detach())
-
-
-def _of_start(d: Deviations, P: Tensor) -> float:
-    """Cost from the initial state, its covariance included; d.mean may have batch axes."""
-    return _number(((P @ d.mean) * d.mean).sum() + (P * d.spread).sum())
 
 
 def _unlimited(problem: ControlProblem) -> Deviations:

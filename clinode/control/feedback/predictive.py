@@ -18,11 +18,12 @@ from clinode.system import System, Time
 
 from .box import box_minimum
 from .deviations import Deviations, check_cost_detects, check_stabilizable, deviations
-from .iterative import plan_along
+from .differential import plan_along
 from .problem import ControlProblem
 from .riccati import recursion, stationary
+from .sampling import in_steps
 from .separation import Separation
-from .stages import Stages, in_steps, stages
+from .stages import Stages, stages
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,49 +13,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from clinode.errors import ArgumentError
 from clinode.system import LinearSystem, Quantity, System, Values, flat_names, positions
 
-Named = Values | Mapping[str, float]
+from .quadratic import Named, OutputCost, Quadratic, StateCost, by_name, semidefinite, vector
+
 NoiseFunction = Callable[..., Tensor]  # (t, x, u) -> (..., state, source); (t, x) of sensors
-
-ROUNDING = 1e-10  # relative; asymmetry and negative eigenvalues below it are rounding
-
-
-@dataclass(frozen=True, eq=False)
-class StateCost:
-    """(x - target)' weight (x - target), of the states.
-
-    Args:
-        weight: (state, state), positive semidefinite; a number for all states alike; or numbers by
-            name of a state or block, the others zero.
-        target: (state,), absolute; or numbers by name, the others zero. By default the operating
-            point of a `LinearSystem`, zero else.
-    """
-
-    weight: Named
-    target: Named | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class OutputCost:
-    """(y - target)' weight (y - target), of the outputs y = `system.output`; else a `StateCost`."""
-
-    weight: Named
-    target: Named | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Quadratic:
-    """A cost as tensors: weight (place, place), target (place,), of the outputs or the states."""
-
-    weight: Tensor
-    target: Tensor | None
-    of_outputs: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +136,7 @@ class ControlProblem:
     @functools.cached_property
     def R(self) -> Tensor:
         """(input, input)."""
-        return _semidefinite("input_cost", self.input_cost, self.system.n_inputs)
+        return semidefinite("input_cost", self.input_cost, self.system.n_inputs)
 
     @functools.cached_property
     def W(self) -> Tensor | None:
@@ -178,7 +144,7 @@ class ControlProblem:
         noise, n = self.process_noise, self.system.n_states
         if callable(noise) or (noise is None and self.system.noise is not None):
             return None
-        return _semidefinite("process_noise", 0.0 if noise is None else noise, n)
+        return semidefinite("process_noise", 0.0 if noise is None else noise, n)
 
     @functools.cached_property
     def V(self) -> Tensor | None:
@@ -186,7 +152,7 @@ class ControlProblem:
         noise = self.sensor_noise
         if callable(noise):
             return None
-        return _semidefinite("sensor_noise", 0.0 if noise is None else noise, self.n_sensors)
+        return semidefinite("sensor_noise", 0.0 if noise is None else noise, self.n_sensors)
 
     @functools.cached_property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
@@ -194,7 +160,7 @@ class ControlProblem:
         if self.limits is None:
             return None
         n = self.system.n_inputs
-        low, high = (_vector("limits", side, n, finite=False) for side in self.limits)
+        low, high = (vector("limits", side, n, finite=False) for side in self.limits)
         if low.isnan().any() or high.isnan().any() or (low > high).any():
             raise ArgumentError(
                 "limits exclude every input: a lower limit is above the upper one, or not a number"
@@ -220,7 +186,7 @@ class ControlProblem:
     def spread(self) -> Tensor:
         """Covariance of the state at time 0, (state, state)."""
         given = 0.0 if self.initial_covariance is None else self.initial_covariance
-        return _semidefinite("initial_covariance", given, self.system.n_states)
+        return semidefinite("initial_covariance", given, self.system.n_states)
 
     @functools.cached_property
     def control_factors(self) -> Tensor:
@@ -319,11 +285,11 @@ class ControlProblem:
         n, word = sum(q.size for q in quantities), "output" if of_outputs else "state"
         weight, target = cost.weight, cost.target
         if isinstance(weight, Mapping):
-            weight = torch.diag(_by_name(weight, quantities, word))
+            weight = torch.diag(by_name(weight, quantities, word))
         if isinstance(target, Mapping):
-            target = _by_name(target, quantities, word)
-        target = None if target is None else _vector(f"target of {what}", target, n)
-        return Quadratic(_semidefinite(what, weight, n), target, of_outputs)
+            target = by_name(target, quantities, word)
+        target = None if target is None else vector(f"target of {what}", target, n)
+        return Quadratic(semidefinite(what, weight, n), target, of_outputs)
 
     def _check_horizon(self) -> None:
         horizon, step = self.horizon, self.system.step
@@ -349,42 +315,6 @@ class ControlProblem:
                     f"{(n_rows, n_columns)}"
                 )
         return torch.stack(made) if made else torch.zeros(0, n_rows, n_columns).double()
-
-
-def _semidefinite(what: str, given: Values, n: int) -> Tensor:
-    """A symmetric positive semidefinite matrix (n, n); a number stands for a multiple of 1."""
-    matrix = torch.as_tensor(given, dtype=torch.float64)
-    if matrix.ndim == 0:
-        matrix = matrix * torch.eye(n, dtype=torch.float64)
-    if matrix.shape != (n, n):
-        raise ArgumentError(f"{what} has shape {tuple(matrix.shape)}, expected {(n, n)}")
-    if not matrix.isfinite().all():
-        raise ArgumentError(f"{what} has entries that are not finite")
-    values = matrix.detach()
-    size = max(float(values.abs().max()) if n else 0.0, np.finfo(float).tiny)
-    if n and float((values - values.T).abs().max()) > ROUNDING * size:
-        raise ArgumentError(f"{what} is not symmetric", fix="give (M + M') / 2")
-    lowest = float(torch.linalg.eigvalsh(values)[0]) if n else 0.0
-    if lowest < -ROUNDING * size:
-        raise ArgumentError(
-            f"{what} is not positive semidefinite: its lowest eigenvalue is {lowest:.3g}"
-        )
-    return (matrix + matrix.T) / 2
-
-
-def _vector(what: str, given: Values, n: int, finite: bool = True) -> Tensor:
-    vector = torch.as_tensor(given, dtype=torch.float64)
-    vector = vector.expand(n) if vector.ndim == 0 else vector
-    if vector.shape != (n,) or (finite and not vector.isfinite().all()):
-        raise ArgumentError(f"{what} has shape {tuple(vector.shape)}, expected {n} numbers")
-    return vector
-
-
-def _by_name(given: Mapping[str, float], quantities: Sequence[Quantity], word: str) -> Tensor:
-    values = torch.zeros(sum(q.size for q in quantities), dtype=torch.float64)
-    for name, value in given.items():
-        values[positions(quantities, name, word)] = value
-    return values
 
 
 def _single(quantity: Quantity, name: str) -> Quantity:

@@ -10,7 +10,8 @@ from clinode.control.feedback.box import box_minimum
 from clinode.control.feedback.feedback import lqr
 from clinode.control.feedback.iterative import ilqg
 from clinode.control.feedback.problem import ControlProblem, OutputCost, StateCost
-from clinode.control.feedback.stages import sample, sampled_problem, stages
+from clinode.control.feedback.sampling import sample, sampled_problem
+from clinode.control.feedback.stages import stages
 from clinode.control.feedback.trials import run_trials
 from clinode.errors import ArgumentError, SolverError
 from clinode.system import DiscreteSystem, LinearSystem, Quantity, System

@@ -9,7 +9,7 @@ from clinode.control.feedback.feedback import lqr
 from clinode.control.feedback.iterative import ilqg
 from clinode.control.feedback.predictive import model_predictive
 from clinode.control.feedback.problem import ControlProblem, OutputCost
-from clinode.control.feedback.stages import sample
+from clinode.control.feedback.sampling import sample
 from clinode.control.feedback.trials import run_trials
 from clinode.dynamics.simulate import simulate
 from clinode.errors import ArgumentError
