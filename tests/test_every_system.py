@@ -10,6 +10,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -17,12 +18,14 @@ from torch import Tensor
 from torch.func import functional_call, jacfwd, jacrev, jvp, vmap
 
 import clinode
-from clinode import brain, physiology
+from clinode import brain, control, physiology
 from clinode.brain import networks
 from clinode.brain.bold import BalloonWindkessel
 from clinode.brain.lead_field import LeadFieldReadout
 from clinode.brain.postsynaptic import HeldVoltage
 from clinode.cohort import Forecast, Preprocessor
+from clinode.control.feedback.belief import BeliefPolicy
+from clinode.control.feedback.sampling import Sampled
 from clinode.dynamics.sensitivity import Variational
 from clinode.sequence.latent_system import BoundedLatentSystem, LinearLatentSystem
 from clinode.system import LinearSystem, System, clamp, intervene
@@ -85,6 +88,25 @@ NETWORKS = (
     networks.WilsonCowanNetwork,
 )
 
+LOOKED_UP = {"published": False, "ranged": False, "has_units": False}  # tables of gains over time
+
+
+def regulated() -> control.ControlProblem:
+    return control.ControlProblem(
+        LinearSystem([[0.9]], [[1.0]], step=1),
+        1.0,
+        0.5,
+        process_noise=0.2,
+        sensor_noise=4.0,
+        initial_covariance=1.0,
+        horizon=3,
+    )
+
+
+def policy(solve: Callable[..., Any]) -> System:
+    return solve(regulated()).policy
+
+
 ENTRIES: dict[str, Entry] = {
     # neurons and synapses
     "LIF": Entry(brain.LIF),
@@ -125,6 +147,19 @@ ENTRIES: dict[str, Entry] = {
             networks.JansenRitNetwork(SMALL_BRAIN), seeded(3, 8), ("Fz", "Cz", "Pz"), source="EEG"
         ),
         published=False,
+    ),
+    "TwoLinkArm": Entry(brain.TwoLinkArm),
+    # controllers and what they control
+    "Sampled": Entry(lambda: Sampled(brain.WilsonCowan(), 1.0)),
+    "ScheduledGain": Entry(lambda: policy(control.lqr), **LOOKED_UP),
+    "ScheduledEstimator": Entry(lambda: policy(control.lqg), **LOOKED_UP),
+    "BeliefPolicy": Entry(
+        lambda: BeliefPolicy(regulated(), lambda k, belief: -0.5 * belief[..., :1]),
+        ranged=False,
+        has_units=False,
+    ),
+    "PredictivePolicy": Entry(
+        lambda: policy(control.model_predictive), ranged=False, has_units=False
     ),
     # patients
     "Circulation": Entry(physiology.Circulation),
