@@ -102,6 +102,7 @@ def slow_network():
     return network, start
 
 
+@pytest.mark.slow
 def test_a_network_and_its_blood_are_one_system():
     network, start = slow_network()
     both = with_bold(network, "x")

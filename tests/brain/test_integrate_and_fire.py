@@ -231,6 +231,7 @@ def test_a_leaky_neuron_fires_at_its_closed_form():
     np.testing.assert_allclose(found[enough], expected.squeeze(-1)[enough], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_adex_resets_and_adapts_at_each_spike():
     cell = AdEx()
     trace = simulate(cell, cell.initial_state(), [0.0, 120.0], 1000.0)
@@ -239,6 +240,7 @@ def test_adex_resets_and_adapts_at_each_spike():
     assert (np.diff(gaps) > 0).all()  # each spike adds b to w, and the next comes later
 
 
+@pytest.mark.slow
 def test_where_the_upstroke_of_adex_is_cut_changes_next_to_nothing():
     V_peak = double([[-20.0], [0.0], [20.0], [40.0]])
     cell = AdEx(V_peak=V_peak)

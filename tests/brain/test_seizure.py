@@ -146,6 +146,7 @@ def test_wendling_rests_where_its_explicit_input_says(seed):
     assert min(np.abs(one.state.numpy() - x).max() for one in found) < 1e-6
 
 
+@pytest.mark.slow
 def test_less_slow_inhibition_turns_spikes_into_a_faster_rhythm_and_then_quiet():
     spiking, sinusoidal = Wendling(A=5.0, B=25.0, G=15.0), Wendling(A=5.0, B=15.0, G=0.0)
     start = torch.zeros(10).double()

@@ -58,6 +58,7 @@ def radau(rate, jacobian, start, times):
     ).y.T
 
 
+@pytest.mark.slow
 def test_robertson_agrees_with_radau_to_one_in_a_million():
     def rate(t, y):
         first, second, third = 0.04 * y[0], 1e4 * y[1] * y[2], 3e7 * y[1] ** 2
@@ -103,6 +104,7 @@ def test_a_stiff_relaxation_oscillator_agrees_with_radau_to_one_in_a_million():
     np.testing.assert_allclose(found.states[1:], expected[1:], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1.0, 1e3])
 def test_a_stiff_field_that_depends_on_time_stays_on_its_solution(k):
     times = torch.linspace(0, 10, 21).double()
@@ -164,6 +166,7 @@ def test_output_times_bend_no_step(method):
     assert few.n_evaluations == many.n_evaluations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dopri5", "rosenbrock"])
 def test_gradients_of_rejected_steps_and_stops_are_those_of_the_closed_form(method):
     k = torch.tensor([3.0], dtype=torch.float64, requires_grad=True)
@@ -181,6 +184,7 @@ def test_gradients_of_rejected_steps_and_stops_are_those_of_the_closed_form(meth
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_gradients_through_the_stiff_method_are_those_of_the_flow():
     k1 = torch.tensor([0.04], dtype=torch.float64, requires_grad=True)
     how = {"method": "rosenbrock", "rtol": 1e-8, "atol": 1e-12}
@@ -215,6 +219,7 @@ def test_the_adjoint_of_torchdiffeq_gives_the_same_gradients():
     torch.testing.assert_close(gradients[0], gradients[2], rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_hopeless_solution_is_given_up_early_and_says_what_to_try():
     stiff = LinearSystem([[-1e6]], [[1.0]])
     with pytest.raises(SolverError, match=r"step budget at t = .* of 10 with a step of") as caught:

@@ -99,6 +99,7 @@ def test_without_coherence_the_wong_wang_basins_meet_on_the_diagonal(published):
     assert "64 undecided" in found.verdict
 
 
+@pytest.mark.slow
 def test_rhythms_are_attractors_that_nobody_named():
     found = basins(TwoRhythms(), n=(30, 31))
     radii = [float(one.states.norm(dim=-1).mean()) for one in found.attractors]  # pyright: ignore

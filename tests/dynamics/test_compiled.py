@@ -203,6 +203,7 @@ def gradients_both_ways(system, x0, times, method, rtol, atol):
     return fast, slow
 
 
+@pytest.mark.slow
 def test_a_leak_takes_the_steps_of_the_eager_loop_in_batches_of_any_size():
     generator = torch.Generator().manual_seed(0)
     system = Leak()

@@ -184,6 +184,7 @@ def test_random_morris_lecar_cusps_and_bogdanov_takens_points_match_their_equati
         np.testing.assert_allclose(found, [V, g_Ca, conditions(V, g_Ca)[0]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_point_of_a_curve_is_an_equilibrium_of_the_system(published):
     system = published.MorrisLecar(4.0, 12.0, 17.4, 1 / 15)
     hopf = special(system, "I", "hopf", 0.0, (-20, 120))

@@ -244,6 +244,7 @@ def check_scan(published, seed):
     )
 
 
+@pytest.mark.slow
 def test_lyapunov_coefficients_are_the_rates_at_which_small_oscillations_grow(published):
     rng = np.random.default_rng(0)
     for _ in range(3):

@@ -59,6 +59,7 @@ def test_an_angle_winds_once_a_round():
     assert found.winding == pytest.approx([2 * math.pi])
 
 
+@pytest.mark.slow
 def test_a_slow_spiral_is_no_cycle():
     with pytest.raises(SolverError, match="comes to rest"):
         find_recurrence(Field(Linear(-0.01)), np.array([1.0, 0.0]), None)

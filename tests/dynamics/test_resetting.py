@@ -109,6 +109,7 @@ def check_rest_ends(neuron, expected, width) -> None:
     assert float(onset.rest_ends.value) == pytest.approx(current, rel=1e-7, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_a_regular_spiking_neuron_begins_to_fire_at_its_hopf_point_at_a_finite_rate():
     check_rest_ends(Izhikevich(), izhikevich_onset(0.02, 0.2), 10.0)
     onset = firing_onset(Izhikevich(), "I", span=(-5.0, 10.0))
@@ -120,6 +121,7 @@ def test_published_adex_begins_to_fire_at_its_hopf_point():
     check_rest_ends(AdEx(), adex_onset(281.0, 30.0, -70.6, -50.4, 2.0, 144.0, 4.0), 100.0)
 
 
+@pytest.mark.slow
 def test_random_neurons_that_reset_lose_their_rest_where_their_closed_forms_say(monkeypatch):
     none = np.empty(0), np.empty(0)
     monkeypatch.setattr("clinode.dynamics.onset.firing_periods", lambda *given: none)

@@ -155,6 +155,7 @@ def test_the_hodgkin_huxley_membrane_rings_at_its_hopf_frequency_near_the_bifurc
     assert found.output.name == "V"
 
 
+@pytest.mark.slow
 def test_zap_recording_gives_the_impedance_of_a_linear_membrane():
     system = Resonator()
     rest = find_equilibria(system, n_starts=1)[0]

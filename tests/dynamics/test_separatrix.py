@@ -76,6 +76,7 @@ def test_a_straight_boundary_is_found_where_it_is(seed):
     np.testing.assert_allclose(found.points[:, 0], middle(h), atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_smallest_push_goes_straight_to_a_straight_boundary(n):
     system = Tilted(0.1, 1.0, n)

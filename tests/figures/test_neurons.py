@@ -43,6 +43,7 @@ def test_firing_rates_stand_beside_the_trace_in_hertz():
     assert line.get_ydata().tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_neuron_with_noise_is_drawn_from_a_given_source():
     drawn = [
         text(

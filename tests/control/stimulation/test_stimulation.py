@@ -86,6 +86,7 @@ def test_the_linear_prediction_is_off_by_the_square_of_a_small_displacement():
     assert orders == pytest.approx([2.0, 2.0], abs=0.2)
 
 
+@pytest.mark.slow
 def test_where_the_linear_theory_misleads_the_search_arrives_and_the_words_say_so(network):
     system, rest = network
     target = {"E:lh_precuneus": 0.2}
