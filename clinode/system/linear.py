@@ -215,8 +215,13 @@ def _quantities(
 ) -> tuple[Quantity, ...]:
     """Quantities as given, from names, or numbered."""
     if given is None:
-        given = [f"{letter}{i + 1}" for i in range(count)]
+        return _numbered(letter, count)
     made = tuple(Quantity(q, "1") if isinstance(q, str) else q for q in given)
     if len(flat_names(made)) != count:
         raise ArgumentError(f"{len(flat_names(made))} {role} names for {count} {role}s")
     return made
+
+
+@functools.lru_cache(maxsize=64)  # making the names of many states takes as long as a solve
+def _numbered(letter: str, count: int) -> tuple[Quantity, ...]:
+    return tuple(Quantity(f"{letter}{i + 1}", "1") for i in range(count))

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +97,7 @@ def positions(quantities: Sequence[Quantity], name: str, what: str) -> list[int]
 def check_distinct(owner: str, quantities: Sequence[Quantity]) -> None:
     """Raise ArgumentError where a name is used twice."""
     names = [quantity.name for quantity in quantities]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise ArgumentError(f"{owner} uses the name {listed(repeated)} more than once")
 
