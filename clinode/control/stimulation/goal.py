@@ -79,7 +79,7 @@ def goal_of(system: System, target: Target) -> Goal:
     if isinstance(target, Mapping):
         chosen = _named(system, target)
     else:
-        values = torch.as_tensor(target, dtype=torch.float64).detach()
+        values = _numbers(target, "target")
         if system.latent:
             raise ArgumentError(
                 "the states of a learned system have arbitrary coordinates, so they are no target",
@@ -103,10 +103,26 @@ def _named(system: System, target: Mapping[str, Any]) -> list[tuple[str, int, fl
         raise ArgumentError("target names nothing", fix="{'E:lh_precuneus': 0.3}")
     found: dict[tuple[str, int], float] = {}
     for name, value in target.items():
-        role, places = places_of(system, name)
-        values = torch.as_tensor(value, dtype=torch.float64).expand(len(places)).tolist()
+        role, places = places_of(system, str(name))
+        values = _numbers(value, f"the target of '{name}'")
+        if values.ndim > 1 or values.numel() not in (1, len(places)):
+            raise ArgumentError(
+                f"the target of '{name}' has shape {tuple(values.shape)}, expected one number or "
+                f"{len(places)}"
+            )
+        values = values.expand(len(places)).tolist()
         found |= {(role, place): one for place, one in zip(places, values, strict=True)}
     return [(role, place, value) for (role, place), value in found.items()]
+
+
+def _numbers(values: Any, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(values, dtype=torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(
+            f"{what} must be numbers, got {type(values).__name__}",
+            fix="a state, values by name such as {'E:lh_precuneus': 0.3}, or an equilibrium",
+        ) from None
 
 
 def places_of(system: System, name: str) -> tuple[str, list[int]]:
@@ -126,7 +142,7 @@ def places_of(system: System, name: str) -> tuple[str, list[int]]:
     for role, quantities in kinds:
         if name in names_of(quantities):
             return role, positions(quantities, name, role)
-    known = [one for _, quantities in kinds for one in names_of(quantities)]
+    known = list(dict.fromkeys(one for _, quantities in kinds for one in names_of(quantities)))
     raise ArgumentError(
         f"{type(system).__name__} has no state or output '{name}': {nearest(name, known)}"
     )
