@@ -121,6 +121,7 @@ def test_an_infinitely_fast_state_follows_its_input_between_the_steps_too():
     torch.testing.assert_close(found.states[-1, 0], torch.cos(times[-1]), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dopri5", "rosenbrock"])
 def test_the_error_falls_with_the_tolerance(method):
     exact = scipy.integrate.solve_ivp(

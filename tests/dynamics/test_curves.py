@@ -93,6 +93,7 @@ def test_folds_of_the_cusp_lie_on_their_closed_form_and_meet_in_it():
     assert curve.frequencies is None
 
 
+@pytest.mark.slow
 def test_fold_and_hopf_curves_touch_in_the_bogdanov_takens_point():
     fold = special(BogdanovTakens(), "p", "fold", [0.0, -0.5])
     curve = continue_curve(BogdanovTakens(), ("p", "q"), fold, BOTH)
@@ -120,6 +121,7 @@ def test_a_hopf_curve_changes_its_criticality_in_the_bautin_point():
     np.testing.assert_allclose(curve.coefficients, curve.values[:, 1], rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_fold_and_hopf_curves_cross_in_the_zero_hopf_point():
     for parameter, kind in (("p", "fold"), ("q", "hopf")):
         start = special(FoldBesideHopf(), parameter, kind, [-0.3, -0.5])

@@ -112,6 +112,7 @@ def interval(I: float, V_th=-50.0, V_r=-60.0, t_ref=2.0) -> float:
     return t_ref + 20.0 * math.log((end - V_r) / (end - V_th))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ADAPTIVE)
 def test_the_rate_of_a_leaky_integrator_is_its_closed_form(how):
     generator = torch.Generator().manual_seed(0)
@@ -138,6 +139,7 @@ def test_the_voltage_is_held_while_refractory_and_the_rest_flows_on(how):
     torch.testing.assert_close(found[1:, 1], kept, rtol=1e-7, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [*ADAPTIVE, {"method": "rk4", "step": 0.25}])
 def test_gradients_of_spike_times_and_of_the_state_behind_them_carry_the_saltation_term(how):
     def start(value):
@@ -162,6 +164,7 @@ def test_gradients_of_spike_times_and_of_the_state_behind_them_carry_the_saltati
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ADAPTIVE)
 def test_a_trajectory_with_events_does_not_depend_on_its_mates(how):
     V_th = torch.tensor([[-50.0], [-45.0], [-52.0]]).double()
@@ -258,6 +261,7 @@ def test_a_spike_by_an_impulse_happens_at_the_impulse():
     assert found.states[1:3, 0].tolist() == [-70.0, -60.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2), ("rk4", 4)])
 def test_spike_times_of_fixed_steps_fall_with_the_order(method, order):
     steps = np.array([1.0, 0.5, 0.25])

@@ -189,6 +189,7 @@ def test_a_pulse_of_input_makes_the_gain_visible():
     assert found.initial_states.item() == pytest.approx(1.5, abs=0.1)
 
 
+@pytest.mark.slow
 def test_recordings_from_many_starts_share_the_constants_and_narrow_them():
     times = torch.linspace(0, 3, 16).double() * torch.tensor([[1.0], [1.2], [0.8], [1.0]])
     starts = torch.tensor([1.0, 2.0, 5.0, 3.0]).double()

@@ -76,6 +76,7 @@ def test_three_frequencies_are_told_apart(constants, resonance, magnitude, Q, na
         assert number(found.zero_phase_frequency) * hertz == pytest.approx(zero_phase, abs=1.1e-6)
 
 
+@pytest.mark.slow
 def test_resonance_agrees_with_its_closed_form_or_does_not_exist():
     rng = np.random.default_rng(0)
     n_resonant = 0

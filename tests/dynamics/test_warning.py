@@ -124,6 +124,7 @@ def test_exponent_of_exact_variances_is_exact(gamma, kind):
     assert mirrored.critical_value == pytest.approx(-0.25, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gamma", "kind"), [(0.5, "fold"), (1.0, "hopf")])
 def test_exponent_of_noisy_recordings_is_never_called_the_other_kind(gamma, kind):
     right = wrong = 0
