@@ -182,6 +182,7 @@ class SequenceModel(nn.Module, ABC):
         return (
             self.head.loss(batch, readout, settings.auxiliary_weight)
             + settings.next_observation_weight * expected
+            + self._own_loss(read, generator)
         )
 
     def encode(self, batch: IrregularBatch) -> Encoding:
@@ -259,6 +260,17 @@ class SequenceModel(nn.Module, ABC):
         self, states: Float[Tensor, "*place latent"], remembered: Float[Tensor, "*place variable"]
     ) -> Float[Tensor, "*place feature"]:
         """What the heads read of a family's own states, and of the memory."""
+
+    def _own_loss(
+        self, batch: IrregularBatch, generator: torch.Generator | None
+    ) -> Float[Tensor, ""]:
+        """What a family's latent model adds to the loss, such as a likelihood; zero by default.
+
+        Args:
+            batch: What is left of the records after augmentation.
+            generator: Feeds its draws; None takes their means.
+        """
+        return batch.value.new_zeros(())
 
     @property
     @abstractmethod
