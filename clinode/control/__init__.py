@@ -60,6 +60,10 @@ from .gramian import (
     sparse_average_controllability,
     sparse_dynamics,
 )
+from .portrait import (
+    Portrait,
+    portrait,
+)
 from .stimulation import (
     AdaptiveRun,
     BiphasicPulses,
@@ -131,6 +135,7 @@ __all__ = [
     "OptimalTrajectory",
     "Oscillation",
     "OutputCost",
+    "Portrait",
     "PredictiveSolution",
     "Proportional",
     "Pulses",
@@ -176,6 +181,7 @@ __all__ = [
     "observability_gramian",
     "optimal_energy",
     "optimize_inputs",
+    "portrait",
     "rank_targets",
     "reachable_distance",
     "run_trials",

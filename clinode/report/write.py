@@ -15,9 +15,11 @@ from markupsafe import Markup
 
 from clinode.attribution import Attributions
 from clinode.cohort import Cohort, Variable
+from clinode.control.portrait import Portrait
 from clinode.errors import ArgumentError, printable
-from clinode.folder import write_folder
+from clinode.folder import check_writable, write_folder
 from clinode.report.cohort import index_page
+from clinode.report.dynamics import FILE, dynamics_page
 from clinode.report.subject import subject_page
 from clinode.report.wording import (
     BASELINES,
@@ -36,9 +38,10 @@ def write_report(
     folder: str | Path,
     *,
     evaluation: Evaluation | None = None,
+    portrait: Portrait | None = None,
     replace: bool = False,
 ) -> Path:
-    """Write `index.html` and a page for every explained subject.
+    """Write `index.html`, a page for every explained subject, and one on the model's dynamics.
 
     Args:
         run: The run whose model was explained.
@@ -46,6 +49,9 @@ def write_report(
         attributions: What `explain(run, cohort)` returned.
         folder: Where to; must not exist or be empty, unless `replace`.
         evaluation: What `evaluate(run, cohort)` returned; computed here when absent and possible.
+        portrait: What `portrait(run.model.latent_system)` returned; computed here when absent. A
+            model without a latent system, or without treatments, has no such page; the index says
+            why.
         replace: Write over an earlier report in the same folder.
 
     Returns:
@@ -55,6 +61,7 @@ def write_report(
         ArgumentError: The attributions name subjects that the cohort does not have.
         OutputError: The folder is occupied or cannot be written.
     """
+    check_writable(Path(folder), kind="report", replace=replace)
     position = {subject: k for k, subject in enumerate(cohort.subjects)}
     strangers = sum(subject not in position for subject in attributions.gates["subject_id"])
     if strangers:
@@ -74,6 +81,9 @@ def write_report(
     }
     pages = _subject_pages(run, cohort, attributions, position, scored)
     index = index_page(run, cohort, attributions, evaluation, scored, pages)
+    dynamics = dynamics_page(run, portrait)
+    index["dynamics"] = dynamics if isinstance(dynamics, str) else dynamics["verdict"]
+    index["dynamics_file"] = None if isinstance(dynamics, str) else FILE
 
     def write(target: Path) -> None:
         environment = _environment()
@@ -81,6 +91,9 @@ def write_report(
         for page in pages:
             html = template.render(**shared, **page)
             (target / str(page["file"])).write_text(html, encoding="utf-8", newline="\n")
+        if not isinstance(dynamics, str):
+            html = environment.get_template("dynamics.html").render(**shared, **dynamics)
+            (target / FILE).write_text(html, encoding="utf-8", newline="\n")
         html = environment.get_template("index.html").render(**shared, **index)
         (target / "index.html").write_text(html, encoding="utf-8", newline="\n")
 

@@ -5,6 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 
 import clinode as cn
 from clinode.report.wording import FORBIDDEN, LIMITS
@@ -42,8 +43,14 @@ def attributions(run, cohort):
 
 
 @pytest.fixture(scope="module")
-def report(run, cohort, attributions, tmp_path_factory):
-    return cn.write_report(run, cohort, attributions, tmp_path_factory.mktemp("out") / "report")
+def portrait(run):
+    return cn.portrait(run.model.latent_system)
+
+
+@pytest.fixture(scope="module")
+def report(run, cohort, attributions, portrait, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out") / "report"
+    return cn.write_report(run, cohort, attributions, folder, portrait=portrait)
 
 
 def pages(index):
@@ -82,7 +89,7 @@ def read(path):
 
 
 def test_there_is_an_index_and_a_page_for_every_explained_subject(report, attributions):
-    assert len(pages(report)) == 1 + len(attributions.gates)
+    assert len(pages(report)) == 2 + len(attributions.gates)  # and the model's own dynamics
     linked = set(read(report).addresses)
     assert {p.name for p in pages(report)} - {"index.html"} <= linked
 
@@ -93,7 +100,7 @@ def test_pages_hold_no_script_and_refer_to_nothing_outside(report):
         assert "script" not in reader.tags
         for address in reader.addresses:
             assert address.startswith(("data:", "#")) or re.fullmatch(
-                r"(subject-\d+|index)\.html", address
+                r"(subject-\d+|index|dynamics)\.html", address
             )
 
 
@@ -122,12 +129,12 @@ def test_pictures_have_words(report):
     reader = read(report)
     assert reader.images
     assert all(len(image.get("alt", "")) > 20 for image in reader.images)
-    page = read(pages(report)[1])
+    page = read(report.parent / "subject-0001.html")
     assert "title" in page.tags
     assert "desc" in page.tags
 
 
-def test_no_identifier_of_a_subject_reaches_a_page(run, cohort, tmp_path):
+def test_no_identifier_of_a_subject_reaches_a_page(run, cohort, portrait, tmp_path):
     secret = {s: f"MRN-{k:05d}-Q" for k, s in enumerate(cohort.subjects)}
     tables = {
         name: getattr(cohort, name).assign(
@@ -137,7 +144,7 @@ def test_no_identifier_of_a_subject_reaches_a_page(run, cohort, tmp_path):
     }
     renamed = cn.Cohort.from_tables(**tables, schema=cohort.schema)
     explained = cn.explain(run, renamed, subjects=renamed.subjects[:3])
-    index = cn.write_report(run, renamed, explained, tmp_path / "report")
+    index = cn.write_report(run, renamed, explained, tmp_path / "report", portrait=portrait)
     for path in pages(index):
         assert "MRN-" not in path.read_text(encoding="utf-8")
 
@@ -156,7 +163,7 @@ def test_the_contributions_of_the_picture_add_up_to_the_change_of_the_output(att
     assert (gap <= 0.01).all()
 
 
-def test_a_withheld_map_is_not_drawn_and_says_why(run, cohort, attributions, tmp_path):
+def test_a_withheld_map_is_not_drawn_and_says_why(run, cohort, attributions, portrait, tmp_path):
     gates = attributions.gates.copy()
     first = gates["subject_id"].iloc[0]
     gates.loc[gates.index[0], ["withheld", "why", "gap"]] = [True, "completeness gap 4 %", 0.04]
@@ -169,7 +176,7 @@ def test_a_withheld_map_is_not_drawn_and_says_why(run, cohort, attributions, tmp
         outcome=attributions.outcome,
         tolerance=attributions.tolerance,
     )
-    index = cn.write_report(run, cohort, doubtful, tmp_path / "report")
+    index = cn.write_report(run, cohort, doubtful, tmp_path / "report", portrait=portrait)
     page = (index.parent / "subject-0001.html").read_text(encoding="utf-8")
     assert "withheld" in page
     assert "completeness gap 4 %" in page
@@ -276,3 +283,28 @@ def test_a_file_in_place_of_the_folder_is_refused(run, cohort, attributions, tmp
     (tmp_path / "report").write_text("a file")
     with pytest.raises(cn.OutputError):
         cn.write_report(run, cohort, attributions, tmp_path / "report")
+
+
+def test_the_page_on_dynamics_describes_the_model_and_says_so(report, run):
+    text = " ".join(read(report.parent / "dynamics.html").text)
+    assert "describes the fitted model, not a patient" in text
+    assert "confounded by who received it" in text
+    for quantity in run.model.latent_system.inputs:
+        assert quantity.name in text
+    assert not [phrase for phrase in FORBIDDEN if re.search(phrase, text, re.IGNORECASE)]
+    assert 'href="dynamics.html"' in report.read_text(encoding="utf-8")
+
+
+def test_a_model_without_dynamics_has_no_such_page_and_the_index_says_why(
+    run, cohort, tmp_path_factory
+):
+    from dataclasses import replace
+
+    schema = run.schema
+    model = cn.sequence.GRUD().build(schema, run.task, torch.Generator().manual_seed(0))
+    other = replace(run, model=model)
+    attributions = cn.explain(other, cohort, subjects=cohort.subjects[:2], method="saliency")
+    folder = tmp_path_factory.mktemp("plain") / "report"
+    index = cn.write_report(other, cohort, attributions, folder)
+    assert not (folder / "dynamics.html").exists()
+    assert "GRU-D has no latent system" in index.read_text(encoding="utf-8")
