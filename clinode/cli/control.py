@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from clinode.system import System
 
 GENERATED = "generated"
+DEFAULT_MODEL = "wilson-cowan"
 NULLS = ("strength", "degree", "geometry", "none")
 
 
@@ -26,7 +27,8 @@ def control(
         str,
         typer.Argument(
             metavar="CONNECTOME",
-            help="A file (npz, mat, csv, tsv, zip of The Virtual Brain, relmat), or 'generated'.",
+            help="A file (npz, mat, csv, tsv, zip of The Virtual Brain, relmat), 'generated', or "
+            "the folder of a run, whose latent system is steered.",
         ),
     ],
     answer: Answer,
@@ -34,7 +36,9 @@ def control(
         list[str],
         typer.Option(help="What is wanted, as NAME=VALUE or NAME=rest+VALUE; may be repeated."),
     ],
-    model: Annotated[str, typer.Option(help="A network of `clinode list`.")] = "wilson-cowan",
+    model: Annotated[
+        str | None, typer.Option(help="A network of `clinode list`; wilson-cowan by default.")
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Names of the regions, one a line, where the file has none.")
     ] = None,
@@ -75,17 +79,22 @@ def control(
     out: Annotated[Path | None, typer.Option(help="Folder for the page and the results.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over an earlier one.")] = False,
 ) -> None:
-    """Steer a brain network: rest, reach, targets beside nulls, energies, a checked stimulus."""
+    """Steer a network, or a run: rest, reach, targets beside nulls, energies, a checked stimulus."""
     import clinode
-    from clinode.folder import check_writable
+    from clinode.folder import MANIFEST, check_writable
     from clinode.report.brain import KIND
     from clinode.units import quantity
 
     if out is not None:
         check_writable(out, kind=KIND, replace=replace)
-    read = _connectome(connectome, labels, rows, regions, seed)
-    brain = with_values(_network(model, read), changes or [])
-    answer.progress(f"{read.verdict}; looking for equilibria")
+    if (Path(connectome) / MANIFEST).is_file():
+        brain, kept = _learned(Path(connectome), model, labels), None
+        answer.progress("the latent system of a run; looking for equilibria")
+    else:
+        read = _connectome(connectome, labels, rows, regions, seed)
+        brain, kept = _network(model or DEFAULT_MODEL, read), _null(null, read)
+        answer.progress(f"{read.verdict}; looking for equilibria")
+    brain = with_values(brain, changes or [])
     u = constant_inputs(brain, inputs or [])
     rest = _chosen(brain, u, equilibrium)
     answer.progress(f"starting from a {rest.kind}; ranking targets and designing a stimulus")
@@ -97,7 +106,7 @@ def control(
         candidates=at,
         limits=_limits(amplitude, slew, charge, energy, balanced),
         n_stimulated=stimulate,
-        nulls=_null(null, read),
+        nulls=kept,
         n_nulls=nulls,
         seed=seed,
     )
@@ -117,6 +126,17 @@ def _connectome(
             raise ArgumentError("the generated connectome has names of its own: leave out --labels")
         return clinode.simulate_connectome(n_regions, seed)
     return clinode.read_connectome(text, labels, rows=rows)
+
+
+def _learned(folder: Path, model: str | None, labels: Path | None) -> "System":
+    """The latent system of a run, in its outputs; it has no wiring of which nulls could be drawn."""
+    import clinode
+
+    if model is not None or labels is not None:
+        raise ArgumentError(
+            "a run brings its own system and names", fix="leave out --model and --labels"
+        )
+    return clinode.load_run(folder).model.latent_system
 
 
 def _network(name: str, connectome: "Connectome") -> "System":

@@ -1,4 +1,4 @@
-"""What a system's own dynamics are, and what its inputs move: a portrait of a learned patient model.
+"""What a system's own dynamics are and what its inputs move: a portrait of a patient model.
 
 Where it rests without input, how fast what its outputs show fades, which of that the inputs move,
 and what an input held for a while does to each output. Only what no change of latent coordinates

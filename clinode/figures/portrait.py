@@ -1,4 +1,4 @@
-"""What each input, held, does to the outputs that it moves most: a row an input, a column an output."""
+"""What each input, held, does to the outputs that it moves most: a row of panels an input."""
 
 from matplotlib.figure import Figure
 
@@ -33,9 +33,14 @@ def portrait_figure(portrait: Portrait) -> Figure:
                 axis.tick_params(labelsize=8)
                 axis.margins(x=0)
             row[0].annotate(
-                printable(name), (0, 1.22), parse_math=False, xycoords="axes fraction", fontsize=10, fontweight="bold",
+                printable(name),
+                (0, 1.22),
+                xycoords="axes fraction",
+                fontsize=10,
+                fontweight="bold",
                 annotation_clip=False,
-            )  # fmt: skip
+                parse_math=False,
+            )
         for axis in axes[-1]:
             axis.set_xlabel(axis_label("held for", portrait.time_unit), fontsize=8)
     return figure

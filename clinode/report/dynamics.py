@@ -133,8 +133,8 @@ def _response(found: Portrait) -> dict[str, Any]:
         "alt": "Change of the outputs that the model moves most while each treatment is held, in "
         "the model and in its linearization; the ends are in the table below.",
         "caption": f"Each treatment held alone for {measured(found.horizon)} {found.time_unit} at "
-        "its level (a dose: so much an hour), from the equilibrium. Solid: the model; dashed: its linearization. A gap "
-        "between them is where linear answers on this page stop holding.",
+        "its level (a dose: so much an hour), from the equilibrium. Solid: the model; dashed: its "
+        "linearization. A gap between them is where linear answers on this page stop holding.",
         "rows": rows,
     }
 

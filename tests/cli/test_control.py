@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import clinode as cn
 from clinode.brain import simulate_connectome
 from clinode.folder import verify_folder
 
@@ -56,3 +57,27 @@ def test_a_file_that_is_no_connectome_is_an_error_of_the_data(cli, tmp_path):
     ended = cli("control", tmp_path / "weights.csv", *TO)
     assert ended.code == 3
     assert "weights.csv" in ended.err
+
+
+@pytest.mark.slow
+def test_the_latent_system_of_a_run_is_steered_by_the_same_command(cli, run_folder, tmp_path):
+    cohort = cn.simulate_cohort(60, seed=2)
+    run = cn.fit(
+        cn.sequence.LinearLatentODE(latent=4),
+        cohort,
+        task=cn.Classify(cohort.outcomes.columns[-1]),
+        out=tmp_path / "run",
+        config=cn.FitConfig(epochs=1),
+        progress=False,
+    )
+    words = ("control", run.folder, "--to", "HR=rest-1", "--horizon", "12 h", "--stimulate", 1)
+    ended = cli(*words, "--out", tmp_path / "steering")
+    assert ended.code == 0, ended.err
+    assert "describes the model, not a patient" in ended.out
+    verify_folder(tmp_path / "steering", "brain report")
+    named = cli(*words, "--model", "wilson-cowan")
+    assert named.code == 2
+    assert "brings its own system" in named.err
+    untreated = cli("control", run_folder, *words[2:])
+    assert untreated.code == 2
+    assert "has no inputs: nothing can steer it" in untreated.err

@@ -142,6 +142,8 @@ def steer(
     whole = linearize(system, start)
     places = input_positions(whole, candidates)
     names = [whole.input_names[i] for i in places]
+    if not names:
+        raise ArgumentError(f"{type(system).__name__} has no inputs: nothing can steer it")
     if not 1 <= n_stimulated <= len(names):
         raise ArgumentError(f"n_stimulated must be 1 to {len(names)}, got {n_stimulated}")
     linear = linearize(system, start, inputs=names)

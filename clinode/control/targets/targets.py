@@ -155,6 +155,10 @@ def rank_targets(
     names = [tuple(linear.input_names[i] for i in one) for one in sets]
     statement = f"least energy to {_count(len(goal.names), 'value')} in {horizon:g} "
     statement += f"{linear.time_unit}, {note}"
+    asked = {name for one in names for name in one}
+    units = {q.unit for q in linear.inputs for name in q.names if name in asked}
+    if len(units) > 1:
+        statement += "; the inputs have different units, in which their energies do not compare"
     for table, what in ((of_nulls, "null"), (of_draws, "draw")):
         if table.shape[1]:
             statement += f"; {_count(table.shape[1], what)}{_lost(table)}"

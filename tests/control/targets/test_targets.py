@@ -202,3 +202,13 @@ def test_nulls_and_draws_that_are_other_networks_are_refused():
     other = LinearSystem(-torch.eye(2), torch.eye(2))
     with pytest.raises(ArgumentError, match="other states or inputs"):
         rank_targets(linear, [1.0, 0.0, 0.0], nulls=None, draws=[other])
+
+
+def test_energies_of_inputs_in_different_units_are_said_not_to_compare():
+    A, B = [[-1.0]], [[1.0, 1.0]]
+    mixed = [Quantity("fluids", "mL/h"), Quantity("insulin", "U/h")]
+    told = rank_targets(LinearSystem(A, B, inputs=mixed), {"x1": 0.1}, nulls=None).statement
+    assert "different units" in told
+    alike = [Quantity("left", "pA"), Quantity("right", "pA")]
+    told = rank_targets(LinearSystem(A, B, inputs=alike), {"x1": 0.1}, nulls=None).statement
+    assert "different units" not in told
