@@ -79,7 +79,7 @@ def control(
     out: Annotated[Path | None, typer.Option(help="Folder for the page and the results.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over an earlier one.")] = False,
 ) -> None:
-    """Steer a network, or a run: rest, reach, targets beside nulls, energies, a checked stimulus."""
+    """Steer a network or a run: rest, reach, targets beside nulls, energies, a stimulus."""
     import clinode
     from clinode.folder import MANIFEST, check_writable
     from clinode.report.brain import KIND
@@ -129,7 +129,7 @@ def _connectome(
 
 
 def _learned(folder: Path, model: str | None, labels: Path | None) -> "System":
-    """The latent system of a run, in its outputs; it has no wiring of which nulls could be drawn."""
+    """The latent system of a run; it has no wiring of which nulls could be drawn."""
     import clinode
 
     if model is not None or labels is not None:
