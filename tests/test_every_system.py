@@ -27,6 +27,9 @@ from clinode.cohort import Forecast, Preprocessor
 from clinode.control.feedback.belief import BeliefPolicy
 from clinode.control.feedback.sampling import Sampled
 from clinode.dynamics.sensitivity import Variational
+from clinode.sequence.coupling import CouplingMap
+from clinode.sequence.flow_system import FlowLatentSystem
+from clinode.sequence.gated_system import GatedLatentSystem
 from clinode.sequence.latent_system import BoundedLatentSystem, LinearLatentSystem
 from clinode.system import LinearSystem, System, clamp, intervene
 from clinode.system.hybrid import present
@@ -60,6 +63,29 @@ def seeded(*shape: int) -> Tensor:
 @functools.cache
 def schema() -> Preprocessor:
     return Preprocessor.fit(physiology.simulate_cohort(20, seed=0), Forecast(6.0))
+
+
+def learned_layers(n_own: int) -> dict:
+    """The parts that nonlinear latent systems share: four own states beside the memory."""
+    n_variables, n_inputs = len(schema().scale), len(schema().input_scale)
+    decoder = torch.nn.Linear(n_own + n_variables, n_variables).double()
+    torch.nn.init.constant_(decoder.weight, 0.1)
+    torch.nn.init.zeros_(decoder.bias)
+    edge = torch.ones(n_own + n_variables).double()
+    return {
+        "B": seeded(n_own, n_inputs),
+        "d": torch.full((n_variables,), 0.1).double(),
+        "decoder": decoder,
+        "low": -edge,
+        "high": edge,
+        "schema": schema(),
+    }
+
+
+def layer(n_in: int, n_out: int) -> torch.nn.Linear:
+    made = torch.nn.Linear(n_in, n_out).double()
+    made.weight.data, made.bias.data = seeded(n_out, n_in), seeded(n_out)
+    return made
 
 
 def learned_matrices() -> dict[str, Tensor | Preprocessor]:
@@ -185,6 +211,21 @@ ENTRIES: dict[str, Entry] = {
     "BoundedLatentSystem": Entry(
         lambda: BoundedLatentSystem(
             a=double([1.0, 2, 3]), W=seeded(3, 4), U=seeded(4, 3), b=seeded(4), **learned_matrices()
+        ),
+        published=False,
+    ),
+    "GatedLatentSystem": Entry(
+        lambda: GatedLatentSystem(
+            a=double([1.0, 2, 3, 4]), hold=layer(4, 4), aim=layer(4, 4), **learned_layers(4)
+        ),
+        published=False,
+    ),
+    "FlowLatentSystem": Entry(
+        lambda: FlowLatentSystem(
+            decay=double([0.5, 2.0]),
+            frequency=double([0.0, 1.0]),
+            map=CouplingMap(4, 3, torch.Generator().manual_seed(0)),
+            **learned_layers(4),
         ),
         published=False,
     ),

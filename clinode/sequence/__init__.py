@@ -1,10 +1,17 @@
 """Systems we learn: models of irregular sequences, one file a family."""
 
+from .cfc import CfC
 from .families import MODELS, model_from_config
+from .flow_system import FlowLatentSystem
+from .gated_system import GatedLatentSystem
 from .gru_d import GRUD
+from .gru_gap import GRUGap
+from .gru_ode_bayes import GRUODEBayes
 from .latent_system import BoundedLatentSystem, LinearLatentSystem
 from .linear_latent_ode import LinearLatentODE
 from .model import SequenceModel
+from .neural_cde import NeuralCDE
+from .neural_flow import NeuralFlow
 from .ode_rnn import ODERNN
 from .readout import Encoding, Prepared, Readout, in_batches
 
@@ -13,9 +20,16 @@ __all__ = [
     "MODELS",
     "ODERNN",
     "BoundedLatentSystem",
+    "CfC",
     "Encoding",
+    "FlowLatentSystem",
+    "GRUGap",
+    "GRUODEBayes",
+    "GatedLatentSystem",
     "LinearLatentODE",
     "LinearLatentSystem",
+    "NeuralCDE",
+    "NeuralFlow",
     "Prepared",
     "Readout",
     "SequenceModel",

@@ -3,14 +3,27 @@
 from typing import Any
 
 from clinode.errors import ArgumentError
+from clinode.sequence.cfc import CfC
 from clinode.sequence.gru_d import GRUD
+from clinode.sequence.gru_gap import GRUGap
+from clinode.sequence.gru_ode_bayes import GRUODEBayes
 from clinode.sequence.linear_latent_ode import LinearLatentODE
 from clinode.sequence.model import SequenceModel
+from clinode.sequence.neural_cde import NeuralCDE
+from clinode.sequence.neural_flow import NeuralFlow
 from clinode.sequence.ode_rnn import ODERNN
 
-MODELS: dict[str, type[SequenceModel]] = {
-    family.name: family for family in (LinearLatentODE, GRUD, ODERNN)
-}
+FAMILIES = (
+    LinearLatentODE,
+    GRUGap,
+    GRUD,
+    ODERNN,
+    GRUODEBayes,
+    NeuralCDE,
+    CfC,
+    NeuralFlow,
+)
+MODELS: dict[str, type[SequenceModel]] = {family.name: family for family in FAMILIES}
 
 
 def model_from_config(config: dict[str, Any]) -> SequenceModel:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from clinode.cohort import IrregularBatch
 from clinode.errors import ArgumentError
-from clinode.sequence.heads import REFERENCE_WINDOW
+from clinode.sequence.inputs import REFERENCE_WINDOW
 from clinode.sequence.layers import linear, matrix
 from clinode.sequence.memory import last_measured
 from clinode.sequence.model import SequenceModel

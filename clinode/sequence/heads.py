@@ -17,12 +17,12 @@ from torch.nn import functional
 from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor
 from clinode.errors import ArgumentError
 from clinode.sequence.diagonal_flow import rotate, transition
+from clinode.sequence.inputs import REFERENCE_WINDOW
 from clinode.sequence.layers import MemberLinear, dropout, linear, sum_by_subject
 from clinode.sequence.readout import Encoding, Prepared, Readout, in_batches
 from clinode.sequence.summaries import StatisticsTower, static_inputs
 
 DECODER_MODES = 24  # of a forecast, and as many complex constants
-REFERENCE_WINDOW = 48.0  # hours; features of time are scaled as if every window were this long
 
 
 class Pooling(nn.Module):

@@ -46,10 +46,10 @@ class LinearLatentSystem(System):
         schema: Preprocessor,
     ):
         super().__init__()
-        _name_quantities(self, low, high, C, c, schema)
+        name_quantities(self, low, high, schema)
         self.register_buffer("A", A.detach().double())
         self.register_buffer("B", B.detach().double())
-        self.decode = _Decoder(C, c, schema)
+        self.decode = Decoder(C, c, schema)
 
     def vector_field(
         self, t: Time, x: Float[Tensor, "... state"], u: Float[Tensor, "... input"]
@@ -104,10 +104,10 @@ class BoundedLatentSystem(System):
         schema: Preprocessor,
     ):
         super().__init__()
-        _name_quantities(self, low, high, C, c, schema)
+        name_quantities(self, low, high, schema)
         for name, tensor in {"a": a, "W": W, "U": U, "b": b, "B": B}.items():
             self.register_buffer(name, tensor.detach().double())
-        self.decode = _Decoder(C, c, schema)
+        self.decode = Decoder(C, c, schema)
 
     def vector_field(
         self, t: Time, x: Float[Tensor, "... state"], u: Float[Tensor, "... input"]
@@ -122,7 +122,7 @@ class BoundedLatentSystem(System):
         return self.decode(x)
 
 
-class _Decoder(torch.nn.Module):
+class Decoder(torch.nn.Module):
     """States -> variables in original units: linear, then the inverse of the standardisation."""
 
     weight: Tensor
@@ -160,14 +160,10 @@ def with_rows_of_zeros(
     return torch.cat([matrix, matrix.new_zeros(n_rows, matrix.shape[1])])
 
 
-def _name_quantities(
-    system: LinearLatentSystem | BoundedLatentSystem,
-    low: Tensor,
-    high: Tensor,
-    C: Tensor,
-    c: Tensor,
-    schema: Preprocessor,
+def name_quantities(
+    system: System, low: Tensor, high: Tensor, schema: Preprocessor
 ) -> None:
+    """Give a learned system its states z1.., the treatments and the measured variables."""
     low, high = low.detach().double(), high.detach().double()
     system.states = tuple(
         Quantity(f"z{k}", "1", range=(min(float(a), 0.0), max(float(b), 0.0)), default=0.0)

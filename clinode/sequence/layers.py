@@ -70,6 +70,27 @@ def dropout(
     return x * keep / (1 - share)
 
 
+def gated_update(
+    inward: Float[Tensor, "batch three_states"],
+    state: Float[Tensor, "batch state"],
+    weight: Float[Tensor, "state three_states"],
+    observed: Float[Tensor, "batch 1"],
+) -> Float[Tensor, "batch state"]:
+    """A gated recurrent unit (Cho et al. 2014): the state moves towards what it is proposed.
+
+    Args:
+        inward: What the input adds to update gate, reset gate and proposal.
+        state: Before.
+        weight: What the state adds to them.
+        observed: 0 leaves a state as it was.
+    """
+    n = state.shape[1]
+    gates = torch.addmm(inward[:, : 2 * n], state, weight[:, : 2 * n])
+    update, reset = torch.sigmoid(gates).chunk(2, dim=1)
+    proposal = torch.tanh(torch.addmm(inward[:, 2 * n :], reset * state, weight[:, 2 * n :]))
+    return state + observed * update * (proposal - state)
+
+
 def sum_by_subject(
     rows: Shaped[Tensor, "row ..."], row_subject: Int64[Tensor, " row"], n_subjects: int
 ) -> Shaped[Tensor, "batch ..."]:

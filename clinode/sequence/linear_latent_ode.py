@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch
 from clinode.sequence.diagonal_flow import FilterAlongFlow, response, rotate, transition
-from clinode.sequence.heads import REFERENCE_WINDOW
+from clinode.sequence.inputs import REFERENCE_WINDOW, n_step_inputs, step_inputs
 from clinode.sequence.latent_system import (
     LinearLatentSystem,
     original_drive,
@@ -66,7 +66,7 @@ class LinearLatentODE(SequenceModel):
         frequency = torch.empty(modes).uniform_(0, MAX_FREQUENCY, generator=generator) * pace
         frequency[::2] = 0.0
         self.frequency = nn.Parameter(frequency)
-        n_step = 3 * n_variables + 2 + 2 * n_inputs
+        n_step = n_step_inputs(n_variables, n_inputs)
         self.gate = linear(n_step, states, generator, bias=-1.0)
         self.aim = linear(n_step, states, generator)
         self.gate_state = matrix(states, states, generator)
@@ -148,24 +148,3 @@ class LinearLatentODE(SequenceModel):
     ) -> Float[Tensor, "*place feature"]:
         return self.norm(self.read(torch.cat([states, remembered], dim=-1)))
 
-
-def step_inputs(
-    batch: IrregularBatch, remembered: Float[Tensor, "row variable"]
-) -> Float[Tensor, "row step_input"]:
-    """Values, remembered where not measured, mask, ages, time, gap, treatments.
-
-    Times enter in hours of a 48-hour window, whatever the window's own length.
-    """
-    pace = REFERENCE_WINDOW / batch.window
-    since = batch.since_observed * pace
-    mask = batch.mask.to(batch.dtype)
-    columns = [
-        torch.where(batch.mask, batch.value, remembered),
-        mask,
-        torch.log1p(since.clamp(min=0)) / 4,
-        (batch.time / batch.window).to(batch.dtype).unsqueeze(1),
-        torch.log1p(batch.time_delta * pace).unsqueeze(1),
-    ]
-    if batch.treatments is not None:
-        columns += [batch.treatments.rates(batch.n_rows), batch.treatments.impulses(batch.n_rows)]
-    return torch.cat(columns, dim=1)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from clinode.cohort import Classify, Forecast, IrregularBatch, PackedRecords, Preprocessor, Task
 from clinode.errors import ArgumentError
 from clinode.sequence.heads import (
-    REFERENCE_WINDOW,
     ClassificationHead,
     ForecastHead,
     expectation_loss,
 )
+from clinode.sequence.inputs import REFERENCE_WINDOW
 from clinode.sequence.layers import linear
 from clinode.sequence.memory import Memory
 from clinode.sequence.readout import Encoding, Prepared, Readout, in_batches
@@ -58,6 +58,9 @@ class SequenceModel(nn.Module, ABC):
     in its batch, and is differentiable in `batch.value`, `batch.static` and
     `batch.treatments.value`.
 
+    A family says in `flow_error` how far its state may move when a gap is split in two: 0 where its
+    flow is exact, 1e-5 where it is solved, None where between rows it has no flow.
+
     Every family's constructor takes, beside its own sizes:
         dropout: Of the sequence tower's readout.
         statistics_dropout: Of the statistics tower's inputs.
@@ -77,6 +80,7 @@ class SequenceModel(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    flow_error: ClassVar[float | None] = 0.0
     schema: Preprocessor
     task: Task
     head: ClassificationHead | ForecastHead
@@ -177,18 +181,19 @@ class SequenceModel(nn.Module, ABC):
         self._require_built()
         settings = self.settings
         read, unseen = _thin(batch, settings.drop_variable, settings.drop_observation, generator)
-        readout = self.head(batch, self.encode(read), generator, unseen)
+        encoding = self.encode(read)
+        readout = self.head(batch, encoding, generator, unseen)
         expected = expectation_loss(batch, readout.next_observation)
         return (
             self.head.loss(batch, readout, settings.auxiliary_weight)
             + settings.next_observation_weight * expected
-            + self._own_loss(read, generator)
+            + self._own_loss(read, encoding, generator)
         )
 
     def encode(self, batch: IrregularBatch) -> Encoding:
         """Run through the records; rows without an observation only flow."""
         remembered = self.memory.before(batch)
-        states, before = self._run(batch, remembered)
+        kept, before = self._run(batch, remembered)
         held = torch.where(batch.mask, batch.value, remembered)
         asked = batch.prediction_time.unsqueeze(1)
         if batch.query_time is not None:
@@ -197,14 +202,16 @@ class SequenceModel(nn.Module, ABC):
             )
         row = batch.row_before(asked)
         carried = self._features(
-            self._carry(batch, states, asked, row), self.memory.at(batch, asked, row)
+            self._carry(batch, kept, asked, row), self.memory.at(batch, asked, row)
         )
         return Encoding(
             is_observed=batch.is_observed,
-            features=self._features(states, held),
+            features=self._features(self._shown(kept), held),
             at_prediction=carried[:, 0],
             at_query=carried[:, 1:],
             next_observation=self.decoder(torch.cat([before, remembered], dim=1)),
+            after=kept,
+            before=before,
         )
 
     def latent(
@@ -216,9 +223,9 @@ class SequenceModel(nn.Module, ABC):
         running at the prediction time is held. Before the first row it is the starting state, 0.
         """
         self._require_built()
-        states, _ = self._run(batch, self.memory.before(batch))
+        kept, _ = self._run(batch, self.memory.before(batch))
         row = batch.row_before(query_time)
-        core = self._carry(batch, states, query_time, row)
+        core = self._carry(batch, kept, query_time, row)
         return torch.cat([core, self.memory.at(batch, query_time, row)], dim=2)
 
     def _construct_decoder(self, n_states: int, generator: torch.Generator) -> None:
@@ -237,8 +244,10 @@ class SequenceModel(nn.Module, ABC):
     @abstractmethod
     def _run(
         self, batch: IrregularBatch, remembered: Float[Tensor, "row variable"]
-    ) -> tuple[Float[Tensor, "row latent"], Float[Tensor, "row latent"]]:
-        """A family's own states after and just before the observations of each row.
+    ) -> tuple[Float[Tensor, "row kept"], Float[Tensor, "row latent"]]:
+        """What a family keeps after the observations of each row, and its states just before them.
+
+        What is kept is its states (see `_shown`), or more: all that `_carry` needs.
 
         Args:
             batch: The records.
@@ -249,7 +258,7 @@ class SequenceModel(nn.Module, ABC):
     def _carry(
         self,
         batch: IrregularBatch,
-        states: Float[Tensor, "row latent"],
+        states: Float[Tensor, "row kept"],
         query_time: Float[Tensor, "batch query"],
         row: Int64[Tensor, "batch query"],
     ) -> Float[Tensor, "batch query latent"]:
@@ -261,13 +270,18 @@ class SequenceModel(nn.Module, ABC):
     ) -> Float[Tensor, "*place feature"]:
         """What the heads read of a family's own states, and of the memory."""
 
+    def _shown(self, kept: Float[Tensor, "*place kept"]) -> Float[Tensor, "*place latent"]:
+        """A family's own states just after a row, of what it keeps of the row: by default that."""
+        return kept
+
     def _own_loss(
-        self, batch: IrregularBatch, generator: torch.Generator | None
+        self, batch: IrregularBatch, encoding: Encoding, generator: torch.Generator | None
     ) -> Float[Tensor, ""]:
         """What a family's latent model adds to the loss, such as a likelihood; zero by default.
 
         Args:
             batch: What is left of the records after augmentation.
+            encoding: Of it.
             generator: Feeds its draws; None takes their means.
         """
         return batch.value.new_zeros(())

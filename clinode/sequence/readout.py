@@ -22,6 +22,8 @@ class Encoding:
         at_prediction: The features carried to the prediction time without further observations.
         at_query: The features carried to each query time of the batch; none without queries.
         next_observation: Values of each row as expected just before it.
+        after, before: What the family keeps after the observations of each row, and its own states
+            just before them.
     """
 
     is_observed: Bool[Tensor, " row"]
@@ -29,6 +31,8 @@ class Encoding:
     at_prediction: Float[Tensor, "batch feature"]
     at_query: Float[Tensor, "batch query feature"]
     next_observation: Float[Tensor, "row variable"]
+    after: Float[Tensor, "row kept"]
+    before: Float[Tensor, "row latent"]
 
 
 @dataclass(frozen=True, eq=False)

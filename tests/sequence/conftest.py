@@ -1,10 +1,12 @@
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from clinode.cohort import Classify, Cohort, Forecast, PackedRecords, Preprocessor
-from clinode.sequence import SequenceModel, model_from_config
+from clinode.sequence import MODELS, SequenceModel, model_from_config
 
 CLASSIFY = Classify("died", at=40.0, auxiliary=("stay", "later"))
 FORECAST = Forecast(12.0, at=30.0)
@@ -72,8 +74,11 @@ def make_records(tables: dict, task, schema: Preprocessor | None = None) -> Pack
 def make_model(records: PackedRecords, name: str, *, double: bool = True) -> SequenceModel:
     """A built model whose every parameter matters: none is left at zero."""
     generator = torch.Generator().manual_seed(0)
-    small = {"latent": 5} if name == "linear-latent-ode" else {}
-    configured = model_from_config({"name": name, "hidden": 8, **small})
+    sizes = {"latent": 5, "hidden": 8}
+    taken = inspect.signature(MODELS[name]).parameters
+    configured = model_from_config(
+        {"name": name, **{key: size for key, size in sizes.items() if key in taken}}
+    )
     model = configured.build(records.schema, records.task, generator)
     model.prepare(records)
     with torch.no_grad():

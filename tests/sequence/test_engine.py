@@ -35,7 +35,7 @@ def rest_of(system):
     return clinode.find_equilibria(system, u=U, box=[(-300.0, 300.0)] * system.n_states)[0]
 
 
-@pytest.fixture(params=["linear-latent-ode", "ode-rnn"])
+@pytest.fixture(params=["linear-latent-ode", "ode-rnn", "neural-flow", "gru-ode-bayes"])
 def learned(request, classified, build):
     return build(classified, request.param).latent_system
 

@@ -19,6 +19,8 @@ def test_pooling_takes_means_over_the_rows_with_an_observation(classified):
         at_prediction=torch.ones(len(batch), 3, dtype=torch.float64),
         at_query=torch.zeros(len(batch), 0, 3, dtype=torch.float64),
         next_observation=torch.zeros_like(batch.value),
+        after=features,
+        before=features,
     )
     pooled = pooling(batch, encoding)
     for place in range(len(batch)):

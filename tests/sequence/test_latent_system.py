@@ -7,9 +7,11 @@ from scipy.special import hyp1f1
 
 import clinode
 from clinode.errors import ArgumentError
-from clinode.sequence.ode_rnn import exponential_steps, phi_functions
+from clinode.sequence import MODELS
+from clinode.sequence.exponential_steps import exponential_steps, phi_functions
 
-SYSTEMS = ("linear-latent-ode", "ode-rnn")
+FIELDLESS = {"gru-d": "GRU-D has no", "gru-gap": "with gaps has no", "cfc": "cell has no"}
+SYSTEMS = sorted(set(MODELS) - set(FIELDLESS))
 
 
 @pytest.fixture(params=SYSTEMS)
@@ -27,8 +29,8 @@ def test_the_latent_state_after_the_last_row_follows_the_system(forecast, build,
         held = batch.treatments.held_rates(len(batch)) * batch.treatments.scale
         system = model.latent_system
         followed = clinode.simulate(system, latent[:, 0], hours, held, method="dopri5", rtol=1e-9)
-    exact = name == "linear-latent-ode"
-    torch.testing.assert_close(latent, followed.states, rtol=0, atol=1e-7 if exact else 1e-5)
+    tolerance = max(1e-7, MODELS[name].flow_error)
+    torch.testing.assert_close(latent, followed.states, rtol=0, atol=tolerance)
 
 
 def test_the_linear_system_rests_where_drive_and_decay_balance(classified, build):
@@ -69,10 +71,13 @@ def test_outputs_are_the_decoded_variables_in_original_units(classified, build, 
 def test_treatments_enter_the_system_in_original_units(classified, build, name):
     model = build(classified, name)
     system = model.latent_system
+    if name == "neural-flow":
+        pytest.skip("its treatments drive the coordinates behind the network, see test_neural_flow")
     x = torch.zeros(system.n_states, dtype=torch.float64)
     zero, one = torch.zeros(2, dtype=torch.float64), torch.tensor([0.0, 1.0]).double()
     effect = system.vector_field(0.0, x, one) - system.vector_field(0.0, x, zero)
-    expected = model.drive[:, 1] / classified.schema.input_scale[1]
+    (drive,) = [p for key, p in model.named_parameters() if key.endswith("drive")]
+    expected = drive[:, 1] / classified.schema.input_scale[1]
     expected = torch.cat([expected, torch.zeros(4)])  # a memory knows measurements only
     torch.testing.assert_close(effect, expected.detach())
     assert [q.name for q in system.inputs] == list(classified.schema.inputs)
@@ -101,9 +106,10 @@ def test_a_system_is_a_copy_that_later_training_leaves_alone(classified, build, 
     torch.testing.assert_close(system.decode.weight, before)
 
 
-def test_a_decay_of_several_clocks_is_not_a_field(classified, build):
-    with pytest.raises(ArgumentError, match="GRU-D has no latent system"):
-        _ = build(classified, "gru-d").latent_system
+@pytest.mark.parametrize("name", sorted(FIELDLESS))
+def test_a_family_without_a_field_says_why(classified, build, name):
+    with pytest.raises(ArgumentError, match=f"{FIELDLESS[name]} latent system: its state"):
+        _ = build(classified, name).latent_system
 
 
 def test_phi_functions_are_kummers_function():
@@ -128,14 +134,14 @@ def test_an_exponential_step_is_exact_for_decay_under_a_constant_push():
 def test_the_solver_of_the_bounded_field_is_of_fourth_order(classified, build):
     model = build(classified, "ode-rnn")
     with torch.no_grad():
-        model.push.mul_(4.0)
+        model.field.push.mul_(4.0)
         x = torch.randn(5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         gap = torch.full((5,), 12.0, dtype=torch.float64)
-        decay = torch.exp(model.log_decay)
+        decay = torch.exp(model.field.log_decay)
         ends = []
         for n in (4, 8, 16, 512):
             n_steps = torch.full_like(gap, n)
-            ends.append(model._flow(x, exponential_steps(decay, gap / n, n_steps), None))
+            ends.append(model.field.flow(x, exponential_steps(decay, gap / n, n_steps), None))
     errors = [(end - ends[-1]).abs().max().item() for end in ends[:-1]]
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
     assert (orders > 3.5).all()
