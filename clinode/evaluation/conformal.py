@@ -136,7 +136,7 @@ class SplitConformal:
                 # every score is finite, so this interval holds and the level comes down
                 found[query] = math.inf
             else:
-                found[query] = -math.inf if moving[v] <= 0 else factor(held[v], moving[v])
+                found[query] = -math.inf if moving[v] <= 0 else factor(held[v], float(moving[v]))
             missed = own > found[query]
             moving[v] += step * (missed - (1 - level))
         return np.maximum(found, 0.0)

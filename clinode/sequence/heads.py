@@ -54,10 +54,35 @@ class Pooling(nn.Module):
         return torch.cat([encoding.at_prediction, mean, attended], dim=1)
 
 
-class ClassificationHead(Prepared):
-    """Two towers with logits and auxiliary predictions each; the output is their mean logit.
+class Committee(nn.Module):
+    """A statistics tower with outputs: from its code, and for the first one from what it read."""
 
-    The second tower is a committee over the statistics, whose mean logit counts as one.
+    def __init__(self, tower: StatisticsTower, n_out: int, generator: torch.Generator):
+        super().__init__()
+        self.tower = tower
+        self.out = MemberLinear(tower.members, tower.code, n_out, generator, bias=0.0)
+        self.skip = MemberLinear(tower.members, tower.n_read, 1, generator, bias=0.0)
+        nn.init.zeros_(self.skip.weight)
+
+    def forward(
+        self,
+        batch: IrregularBatch,
+        generator: torch.Generator | None,
+        unseen: Bool[Tensor, "batch variable"] | None,
+    ) -> Float[Tensor, "member batch out"]:
+        """A logit and auxiliary predictions by each member."""
+        code, read = self.tower(batch, generator, unseen)
+        out = self.out(code)
+        direct = self.skip(dropout(read, self.tower.dropout, generator))
+        return torch.cat([out[:, :, :1] + direct, out[:, :, 1:]], dim=2)
+
+
+class ClassificationHead(Prepared):
+    """Three towers with logits and auxiliary predictions each; the output is their mean logit.
+
+    The second and third are committees over the statistics, whose mean logits count as one each.
+    The third has half as many members, and reads the statistics through bins: as many more weights
+    want more dropout.
 
     After training the mean is shifted to the training part's level, see `set_level`.
 
@@ -95,21 +120,33 @@ class ClassificationHead(Prepared):
         self.static = linear(2 * len(schema.statics), static_code, generator)
         self.hidden = linear(3 * n_features + static_code, head_hidden, generator)
         self.out = linear(head_hidden, 1 + n_auxiliary, generator, bias=0.0)
-        self.statistics = StatisticsTower(
-            schema,
-            members=statistics_members,
-            hidden=statistics_hidden,
-            code=head_hidden,
-            dropout=statistics_dropout,
-            static_code=static_code,
-            generator=generator,
+        self.statistics = Committee(
+            StatisticsTower(
+                schema,
+                members=statistics_members,
+                dropout=statistics_dropout,
+                hidden=statistics_hidden,
+                code=head_hidden,
+                static_code=static_code,
+                generator=generator,
+            ),
+            1 + n_auxiliary,
+            generator,
         )
-        members, n_read = self.statistics.members, self.statistics.n_read
-        self.statistics_out = MemberLinear(
-            members, head_hidden, 1 + n_auxiliary, generator, bias=0.0
+        self.binned = Committee(
+            StatisticsTower(
+                schema,
+                members=max(1, statistics_members // 2),
+                dropout=math.sqrt(statistics_dropout),
+                generator=generator,
+                hidden=statistics_hidden,
+                code=head_hidden,
+                static_code=static_code,
+                binned=True,
+            ),
+            1 + n_auxiliary,
+            generator,
         )
-        self.skip = MemberLinear(members, n_read, 1, generator, bias=0.0)
-        nn.init.zeros_(self.skip.weight)
         self.register_buffer("level", torch.zeros(1))
 
     def prepare(self, records: PackedRecords) -> None:
@@ -119,7 +156,8 @@ class ClassificationHead(Prepared):
         share = _share(records.target[:, 0])
         with torch.no_grad():
             self.out.bias[0] = math.log(share / (1 - share))
-            self.skip.bias.fill_(math.log(share / (1 - share)))
+            self.statistics.skip.bias.fill_(math.log(share / (1 - share)))
+            self.binned.skip.bias.fill_(math.log(share / (1 - share)))
 
     def set_level(
         self, logit: Float[np.ndarray, " record"], target: Float[np.ndarray, " record"]
@@ -159,23 +197,23 @@ class ClassificationHead(Prepared):
         inward = dropout(torch.cat([pooled, static], dim=1), self.dropout, generator)
         hidden = functional.silu(self.hidden(inward))
         sequence = self.out(dropout(hidden, self.dropout, generator))
-        code, read = self.statistics(batch, generator, unseen)
-        statistics = self.statistics_out(code)
-        direct = self.skip(dropout(read, self.statistics.dropout, generator))
-        committee = statistics[:, :, :1] + direct
+        statistics = self.statistics(batch, generator, unseen)
+        binned = self.binned(batch, generator, unseen)
+        towers = torch.cat([sequence.unsqueeze(0), statistics, binned])
+        means = [sequence, statistics.mean(dim=0), binned.mean(dim=0)]
         return Readout(
-            value=(sequence[:, :1] + committee.mean(dim=0)) / 2 + self.level,
-            towers=torch.cat([sequence[None, :, 0], committee.squeeze(2)]),
-            auxiliary=torch.cat([sequence[None, :, 1:], statistics[:, :, 1:]]),
+            value=torch.stack(means)[:, :, :1].mean(dim=0) + self.level,
+            towers=towers[:, :, 0],
+            auxiliary=towers[:, :, 1:],
             next_observation=encoding.next_observation,
         )
 
     def loss(
         self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
     ) -> Float[Tensor, ""]:
-        """Cross-entropy and weighted auxiliary losses of the sequence, plus those of the committee.
+        """Cross-entropy and weighted auxiliary losses of the three towers.
 
-        Each member has a loss of its own, and the committee the mean of them.
+        Each member of a committee has a loss of its own, and the committee the mean of them.
         """
         target, known = known_targets(batch)
         if readout.towers is None or readout.auxiliary is None:
@@ -188,7 +226,8 @@ class ClassificationHead(Prepared):
         weight = torch.ones_like(held[0])
         weight[1:] = auxiliary_weight
         by_tower = held @ weight
-        return by_tower[0] + by_tower[1:].mean()
+        first = 1 + self.statistics.tower.members  # of the binned ones
+        return by_tower[0] + by_tower[1:first].mean() + by_tower[first:].mean()
 
 
 class ForecastHead(Prepared):

@@ -1,4 +1,4 @@
-"""Ten numbers a variable that sum up what was measured, and the tower that reads them.
+"""Twelve numbers a variable that sum up what was measured, and the tower that reads them.
 
 Trees on such statistics are the baseline to beat on ICU records, so the models read them too,
 beside the latent trajectory. Everything is a function of measured values only and differentiable
@@ -7,25 +7,28 @@ in them.
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor
 from clinode.sequence.layers import MemberLinear, dropout, sum_by_subject
 from clinode.sequence.readout import Prepared, in_batches
 
-N_SUMMARIES = 10
+N_SUMMARIES = 12
 N_TREATMENT_SUMMARIES = 4
 SPREAD_OFFSET = 0.05  # log(sd + 0.05): one observation has no spread
+BIN_QUANTILES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # of a column, between which bins lie
+LEAST_WIDTH = 0.01  # standard deviations; bins of two or less are left out: slopes need a bound
+MOST_RECORDS = 20_000  # from which quantiles are taken
 SCALE_OFFSET = 0.1  # columns are divided by sd + 0.1: constant ones stay small
 
 
 def summarize(batch: IrregularBatch) -> Float[Tensor, "batch variable summary"]:
-    """First, last, mean, min, max, log sd, log count, presence, recent mean, recent log count.
+    """First, last, mean, min, max, log sd, log count, presence; recent mean, log count, min, max.
 
     Of each variable up to the prediction time; recent is the second half of the training window
-    before it, and its mean falls back on the last value. All zero but the log sd, which is log .05,
-    where the variable was never measured.
+    before it, and its mean, min and max fall back on the last value. All zero but the log sd, which
+    is log .05, where the variable was never measured.
     """
     mask, subject, n = batch.mask, batch.row_subject, len(batch)
     value = torch.where(mask, batch.value, 0.0)
@@ -44,6 +47,9 @@ def summarize(batch: IrregularBatch) -> Float[Tensor, "batch variable summary"]:
     infinite = torch.full_like(value, torch.inf)
     low = _extreme(torch.where(mask, value, infinite), subject, n, "amin")
     high = _extreme(torch.where(mask, value, -infinite), subject, n, "amax")
+    is_recent = mask & (recent > 0)
+    recent_low = _extreme(torch.where(is_recent, value, infinite), subject, n, "amin")
+    recent_high = _extreme(torch.where(is_recent, value, -infinite), subject, n, "amax")
     columns = [
         first,
         last,
@@ -55,6 +61,8 @@ def summarize(batch: IrregularBatch) -> Float[Tensor, "batch variable summary"]:
         is_seen.to(value.dtype),
         torch.where(recent_count > 0, recent_mean, last),
         torch.log1p(recent_count),
+        torch.where(recent_count > 0, recent_low, last),
+        torch.where(recent_count > 0, recent_high, last),
     ]
     return torch.stack(columns, dim=2)
 
@@ -79,6 +87,44 @@ def summarize_treatments(batch: IrregularBatch) -> Float[Tensor, "batch input su
     return torch.stack(columns, dim=2)
 
 
+class Bins(nn.Module):
+    """Each column as how far it reaches through each of its bins, 0 below and 1 above.
+
+    A linear layer behind it draws a curve through a column where it else draws a line, as trees do
+    with steps; but this one is continuous, and has a slope (Gorishniy et al. 2022, NeurIPS 35).
+    """
+
+    low: Tensor
+    width: Tensor
+
+    def __init__(self, n_columns: int):
+        super().__init__()
+        self.per_column = len(BIN_QUANTILES) - 1
+        self.register_buffer("low", torch.zeros(n_columns, self.per_column))
+        self.register_buffer("width", torch.ones(n_columns, self.per_column))
+
+    def prepare(self, columns: Float[Tensor, "record column"]) -> None:
+        """Put the ends of the bins at quantiles of the training part's standardised columns.
+
+        An end lies midway between two different values, where no record sits on a kink.
+        """
+        ordered = columns[:: 1 + len(columns) // MOST_RECORDS].T.sort(dim=1).values.contiguous()
+        quantile = torch.tensor(BIN_QUANTILES[1:-1], dtype=torch.float64)
+        below = ordered[:, torch.round(quantile * (ordered.shape[1] - 1)).long()].contiguous()
+        following = torch.searchsorted(ordered, below, right=True)
+        above = ordered.gather(1, following.clamp(max=ordered.shape[1] - 1))
+        least, most = ordered[:, :1] - LEAST_WIDTH, ordered[:, -1:] + LEAST_WIDTH
+        inner = torch.where(above > below, (below + above) / 2, most)
+        ends = torch.cat([least, inner, most], dim=1)
+        self.low.copy_(ends[:, :-1])
+        self.width.copy_(ends.diff(dim=1))
+
+    def forward(self, columns: Float[Tensor, "batch column"]) -> Float[Tensor, "batch bin"]:
+        """The bins of a column stand side by side."""
+        reach = (columns.unsqueeze(2) - self.low) / self.width.clamp(min=2 * LEAST_WIDTH)
+        return (reach.clamp(0, 1) * (self.width > 2.01 * LEAST_WIDTH)).flatten(1)
+
+
 class StatisticsTower(Prepared):
     """Summaries and statics -> a code, by each member of a committee.
 
@@ -93,10 +139,13 @@ class StatisticsTower(Prepared):
         dropout: Share of the standardised inputs set to zero in training.
         static_code: Width of the layer behind the statics.
         generator: Draws the weights.
+        binned: Whether columns are read through bins.
     """
 
     mean: Tensor
     scale: Tensor
+    bin_mean: Tensor
+    bin_scale: Tensor
 
     def __init__(
         self,
@@ -108,13 +157,19 @@ class StatisticsTower(Prepared):
         dropout: float,
         static_code: int,
         generator: torch.Generator,
+        binned: bool = False,
     ):
         super().__init__()
         n_columns = N_SUMMARIES * len(schema.variables)
         n_columns += N_TREATMENT_SUMMARIES * len(schema.inputs)
-        self.dropout, self.members = dropout, members
+        self.dropout, self.members, self.code = dropout, members, code
         self.register_buffer("mean", torch.zeros(n_columns))
         self.register_buffer("scale", torch.ones(n_columns))
+        self.bins = Bins(n_columns) if binned else None
+        if self.bins is not None:
+            n_columns *= self.bins.per_column
+            self.register_buffer("bin_mean", torch.zeros(n_columns))
+            self.register_buffer("bin_scale", torch.ones(n_columns))
         self.n_statics = 2 * len(schema.statics)
         self.n_read = n_columns + self.n_statics
         self.inward = MemberLinear(members, n_columns, hidden, generator)
@@ -128,6 +183,16 @@ class StatisticsTower(Prepared):
             columns = torch.cat([_columns(batch) for batch in batches])
             self.mean.copy_(columns.mean(dim=0))
             self.scale.copy_(columns.std(dim=0, correction=0) + SCALE_OFFSET)
+            if self.bins is not None:
+                standard = ((columns - self.mean) / self.scale).float()
+                self.bins.prepare(standard)
+                moments = torch.zeros(2, len(self.bin_mean), dtype=torch.float64)
+                for part in standard.split(512):  # all records at once are six times the columns
+                    reach = self.bins(part).double()
+                    moments += torch.stack([reach.sum(dim=0), (reach**2).sum(dim=0)])
+                mean, square = moments / len(standard)
+                self.bin_mean.copy_(mean)
+                self.bin_scale.copy_((square - mean**2).clamp(min=0).sqrt() + SCALE_OFFSET)
 
     def forward(
         self,
@@ -140,9 +205,12 @@ class StatisticsTower(Prepared):
         Columns of unseen variables are set to their mean: the tower shall do without them, and not
         take them for unmeasured, which is a finding of its own.
         """
-        columns = (_columns(batch) - self.mean) / self.scale
+        columns, per_variable = (_columns(batch) - self.mean) / self.scale, N_SUMMARIES
+        if self.bins is not None:
+            columns = (self.bins(columns) - self.bin_mean) / self.bin_scale
+            per_variable *= self.bins.per_column
         if unseen is not None:
-            gone = unseen.repeat_interleave(N_SUMMARIES, dim=1)
+            gone = unseen.repeat_interleave(per_variable, dim=1)
             given = columns.shape[1] - gone.shape[1]  # columns of treatments stand behind
             columns = columns.masked_fill(torch.cat([gone, gone.new_zeros(len(gone), given)], 1), 0)
         columns = columns.expand(self.members, -1, -1)

@@ -1,10 +1,13 @@
 """In-hospital death on PhysioNet-2012: trained on set a, scored on set b, beside the baselines.
 
-    python scripts/benchmarks/physionet2012.py --data DIR [--seeds 0 1 2] [--models NAME ...]
+    python scripts/benchmarks/physionet2012.py --data DIR [--seeds 0 1 2 3 4] [--models NAME ...]
+        [--out-of-fold]
 
 `DIR` holds physionet2012/set-a.parquet and its companions. Every configuration is fitted on all of
 set a with each seed, without a tuning part, so nothing is selected; set b is scored once. The rows
-of the baselines come from the very same runs. Set OMP_NUM_THREADS=1 to time one core.
+of the baselines come from the very same runs; the bar is the bag of their tuned boosted trees, the
+mean of the logits, since each run seeds its own. With --out-of-fold, every fifth of set a is also
+asked of runs on the other four, one seed each. Set OMP_NUM_THREADS=1 to time one core.
 """
 
 import argparse
@@ -18,7 +21,8 @@ from typing import Any
 import numpy as np
 import sklearn
 import torch
-from scipy.special import expit
+from scipy.special import expit, logit
+from sklearn.model_selection import StratifiedKFold
 
 import clinode as cn
 from clinode.evaluation import evaluate_classification
@@ -26,6 +30,8 @@ from clinode.training.histories import read_histories
 
 OUTCOME = "in_hospital_death"
 AUXILIARY = ("length_of_stay", "saps_i", "sofa", "died_within_90_days")
+TREES, BAG = "gradient_boosting", "gradient_boosting, bagged"
+N_FOLDS = 5
 METRICS = ("auroc", "auprc", "brier", "ece", "calibration_slope", "calibration_intercept")
 
 
@@ -50,47 +56,84 @@ def network_seconds(run: Any) -> tuple[float, float]:
     return epochs[-1], baselines[-1]
 
 
+def fitted(name: str, task: cn.Classify, seed: int, train: cn.Cohort, out: Path) -> Any:
+    """A run on all of `train`."""
+    return cn.fit(
+        cn.sequence.MODELS[name](),
+        train,
+        task=task,
+        out=out,
+        seed=seed,
+        device="cpu",
+        progress=False,
+    )
+
+
+def asked(run: Any, cohort: cn.Cohort) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Outcome, logit of the network and probabilities of the baselines of each record."""
+    records = run.records(cohort, with_targets=True)
+    told = run.baselines.predict(read_histories(cohort, records))
+    return records.target[:, 0], run.logits(records), told
+
+
+def compared(
+    outcome: np.ndarray, shown: np.ndarray, baselines: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Metrics of a logit beside those of the baselines, with paired intervals over records."""
+    held = evaluate_classification(
+        outcome, expit(shown), baselines, subjects=np.arange(len(outcome))
+    )
+    return held.to_dict()
+
+
 def measure(
     name: str, auxiliary: tuple[str, ...], seeds: list[int], parts: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Fit one configuration with every seed; what its runs and their baselines reach on set b."""
     task = cn.Classify(OUTCOME, auxiliary=auxiliary)
-    logits, evaluations, seconds = [], [], []
-    run = None
+    outcome, logits, trees, told, seconds = np.empty(0), [], [], {}, []
     for seed in seeds:
         start = time.process_time()
-        run = cn.fit(
-            cn.sequence.MODELS[name](),
-            parts["a"],
-            task=task,
-            out=folder / f"{name}-{len(auxiliary)}-{seed}",
-            seed=seed,
-            device="cpu",
-            progress=False,
-        )
+        run = fitted(name, task, seed, parts["a"], folder / f"{name}-{len(auxiliary)}-{seed}")
         cpu = time.process_time() - start
         network, baselines = network_seconds(run)
         seconds.append({"network": network, "baselines": baselines, "cpu_of_fit": cpu})
-        evaluations.append(cn.evaluate(run, parts["b"]).to_dict())
-        records = run.records(parts["b"], with_targets=True)
-        logits.append(run.logits(records))
-        shown = {m: round(evaluations[-1][m]["value"], 4) for m in METRICS[:4]}
-        print(f"{name} seed {seed}: {shown}, {network:.0f} s", flush=True)
-    assert run is not None
-    records = run.records(parts["b"], with_targets=True)
-    together = evaluate_classification(
-        records.target[:, 0],
-        expit(np.mean(logits, axis=0)),
-        run.baselines.predict(read_histories(parts["b"], records)),
-        subjects=np.arange(len(records)),
-    ).to_dict()
+        outcome, shown, told = asked(run, parts["b"])
+        logits.append(shown)
+        trees.append(logit(told[TREES]))
+        print(f"{name} seed {seed}: {network:.0f} s", flush=True)
+    bag = np.mean(trees, axis=0)
+    bars = {**told, BAG: expit(bag)}
+    together = np.mean(logits, axis=0)
     return {
         "name": name,
         "auxiliary": auxiliary,
         "seeds": seeds,
         "seconds": seconds,
-        "evaluations": evaluations,
-        "together": together,
+        "evaluations": [compared(outcome, shown, bars) for shown in logits],
+        "together": compared(outcome, together, bars),
+        "stack": compared(outcome, (together + bag) / 2, bars),
+    }
+
+
+def out_of_fold(name: str, cohort: cn.Cohort, folder: Path) -> dict[str, Any]:
+    """The network on each fifth of set a, fitted on the rest, and its mean logit with the trees."""
+    task = cn.Classify(OUTCOME, auxiliary=AUXILIARY)
+    label = cohort.outcomes[OUTCOME].to_numpy(dtype=np.int64)
+    outcome, shown, bars = [], [], []
+    splits = StratifiedKFold(N_FOLDS, shuffle=True, random_state=0).split(label, label)
+    for fold, (rest, held) in enumerate(splits):
+        run = fitted(name, task, fold, cohort[rest], folder / f"{name}-without-{fold}")
+        known, own, told = asked(run, cohort[held])
+        outcome.append(known)
+        shown.append(own)
+        bars.append(told)
+    truth, network = np.concatenate(outcome), np.concatenate(shown)
+    told = {key: np.concatenate([one[key] for one in bars]) for key in bars[0]}
+    return {
+        "name": name,
+        "network": compared(truth, network, told),
+        "stack": compared(truth, (network + logit(told[TREES])) / 2, told),
     }
 
 
@@ -123,11 +166,11 @@ def tables(found: list[dict[str, Any]]) -> str:
         seconds = float(np.mean([s["network"] for s in one["seconds"]]))
         lines.append(row(f"{label}, mean of {len(one['seeds'])}", one["evaluations"], seconds))
         lines.append(row(f"{label}, mean logit of {len(one['seeds'])}", [one["together"]], None))
+        lines.append(row(f"{label}, mean logit with {BAG}", [one["stack"]], None))
     first = found[0]
     for name in first["evaluations"][0]["baselines"]:
         held = [evaluation["baselines"][name] for evaluation in first["evaluations"]]
-        seconds = float(np.mean([s["baselines"] for s in first["seconds"]]))
-        lines.append(row(name, held, seconds if name == list(held[0])[-1] else None))
+        lines.append(row(name, held[:1], None))
     lines += ["", "| model minus baseline | AUROC | AUPRC | Brier |", "|---|---|---|---|"]
     for one in found:
         for name, estimates in one["evaluations"][0]["difference"].items():
@@ -137,6 +180,21 @@ def tables(found: list[dict[str, Any]]) -> str:
                 )
                 together = one["together"]["difference"][name]
                 lines.append(difference(f"{one['name']}, mean logit - {name}", together))
+                stack = one["stack"]["difference"][name]
+                lines.append(difference(f"{one['name']} with {BAG} - {name}", stack))
+    return "\n".join(lines)
+
+
+def out_of_fold_table(held: dict[str, Any]) -> str:
+    """What is out of fold on set a as Markdown."""
+    head = "| set a, out of fold | AUROC | AUPRC | Brier | ECE | slope | intercept | |"
+    lines = [head, "|---" * 8 + "|"]
+    lines.append(row(held["name"], [held["network"]], None))
+    lines.append(row(f"{held['name']}, mean logit with {TREES}", [held["stack"]], None))
+    lines.append(row(TREES, [held["network"]["baselines"][TREES]], None))
+    lines += ["", "| out of fold, minus the trees | AUROC | AUPRC | Brier |", "|---|---|---|---|"]
+    for label in ("network", "stack"):
+        lines.append(difference(label, held[label]["difference"][TREES]))
     return "\n".join(lines)
 
 
@@ -144,24 +202,29 @@ def main() -> None:
     """Read, fit, score, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--models", nargs="+", default=["linear-latent-ode"])
     parser.add_argument("--without-auxiliary", action="store_true")
+    parser.add_argument("--out-of-fold", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     folder = arguments.data / "physionet2012"
     parts = {name: read_set(folder, name) for name in "ab"}
-    found = []
+    found, folds = [], []
     with tempfile.TemporaryDirectory() as scratch:
         for name in arguments.models:
             found.append(measure(name, AUXILIARY, arguments.seeds, parts, Path(scratch)))
             if arguments.without_auxiliary:
                 found.append(measure(name, (), arguments.seeds, parts, Path(scratch)))
+            if arguments.out_of_fold:
+                folds.append(out_of_fold(name, parts["a"], Path(scratch)))
     print(f"\n{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, ")
     print(f"clinode {cn.__version__}, torch {torch.__version__}, sklearn {sklearn.__version__}\n")
     print(tables(found))
+    for held in folds:
+        print(f"\n{out_of_fold_table(held)}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+        arguments.json.write_text(json.dumps([*found, *folds], indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

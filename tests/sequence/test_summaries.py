@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from clinode.sequence.summaries import SPREAD_OFFSET, summarize, summarize_treatments
+from clinode.sequence.summaries import (
+    BIN_QUANTILES,
+    SPREAD_OFFSET,
+    Bins,
+    summarize,
+    summarize_treatments,
+)
 
 
 def test_summaries_are_those_of_each_variable_taken_by_itself(classified):
@@ -15,7 +21,7 @@ def test_summaries_are_those_of_each_variable_taken_by_itself(classified):
             seen = own & batch.mask[:, variable]
             value, time = batch.value[seen, variable].numpy(), batch.time[seen].numpy()
             if len(value) == 0:
-                expected = [0, 0, 0, 0, 0, np.log(SPREAD_OFFSET + 1e-6), 0, 0, 0, 0]
+                expected = [0, 0, 0, 0, 0, np.log(SPREAD_OFFSET + 1e-6), *[0] * 6]
             else:
                 recent = value[time > until - batch.window / 2]
                 expected = [
@@ -29,6 +35,8 @@ def test_summaries_are_those_of_each_variable_taken_by_itself(classified):
                     1,
                     recent.mean() if len(recent) else value[-1],
                     np.log1p(len(recent)),
+                    recent.min() if len(recent) else value[-1],
+                    recent.max() if len(recent) else value[-1],
                 ]
             np.testing.assert_allclose(shown[place, variable], expected, atol=1e-12)
 
@@ -59,3 +67,28 @@ def test_the_mean_rate_is_the_amount_given_over_the_window(classified, tables):
         amount = (own["value"].clip(*bounds) * hours).sum() / scale
         assert shown[place, drug, 0].item() == pytest.approx(amount / batch.window)
         assert shown[place, drug, 3].item() == float(len(own) > 0)
+
+
+def test_bins_say_the_rank_of_a_column_and_have_its_slope():
+    columns = torch.randn(5001, 3, dtype=torch.float64)
+    columns[:, 2] = 4.0
+    bins = Bins(3).double()
+    bins.prepare(columns)
+    ends = torch.cat([bins.low, (bins.low + bins.width)[:, -1:]], dim=1)
+    for column in (0, 1):
+        below = (columns[:, column, None] < ends[column]).double().mean(0)
+        np.testing.assert_allclose(below, BIN_QUANTILES, atol=1e-3)
+    assert not (columns[:, :, None] == ends).any()  # nobody sits on a kink
+    x = torch.linspace(-6, 6, 41, dtype=torch.float64)[:, None].expand(-1, 3).requires_grad_()
+    reach = bins(x).unflatten(1, (3, -1))
+    for column in (0, 1):
+        # widths times reach add up to the distance from the lower end, within the ends
+        low, high, width = ends[column, 0], ends[column, -1], bins.width[column]
+        there = torch.clamp(x[:, column], low, high) - low
+        torch.testing.assert_close((reach[:, column] * width).sum(1), there)
+        along = torch.autograd.grad((reach[:, column] * width).sum(), x, retain_graph=True)[0][
+            :, column
+        ]
+        inside = (x[:, column] > low) & (x[:, column] < high)
+        torch.testing.assert_close(along, inside.double())
+    assert (reach[:, 2] == 0).all()
