@@ -119,7 +119,7 @@ class Run:
             if hours_after is not None:
                 raise ArgumentError("hours_after belongs to forecasts, and this run classifies")
             return self._risks(records)
-        return self._forecasts(records, _forecast_hours(self.task, hours_after))
+        return self._forecasts(records, forecast_hours(self.task, hours_after))
 
     def logits(self, records: PackedRecords) -> np.ndarray:
         """Log odds of the outcome of each record, (record,) float64."""
@@ -135,6 +135,17 @@ class Run:
         return records.instances.assign(logit=logit, probability=expit(logit))
 
     def _forecasts(self, records: PackedRecords, hours: np.ndarray) -> pd.DataFrame:
+        return self.forecast_table(records, hours, *self.forecast_moments(records, hours))
+
+    def forecast_moments(
+        self, records: PackedRecords, hours: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, standardised, (record, hour, variable), of forecasts.
+
+        Args:
+            records: As `records` gives them.
+            hours: Hours after each prediction time.
+        """
         shape = (len(records), len(hours), len(self.schema.variables))
         mean, spread = np.empty(shape), np.empty(shape)
         with torch.no_grad():
@@ -144,13 +155,18 @@ class Run:
                 own_mean, own_spread = mean_and_spread(self.model(batch))
                 rows = batch.subject.cpu().numpy()
                 mean[rows], spread[rows] = own_mean.cpu().numpy(), own_spread.cpu().numpy()
-        record, hour, variable = (part.ravel() for part in np.indices(shape))
-        mean, spread = mean.ravel(), spread.ravel()
+        return mean, spread
+
+    def forecast_table(
+        self, records: PackedRecords, hours: np.ndarray, mean: np.ndarray, spread: np.ndarray
+    ) -> pd.DataFrame:
+        """The table that `predict` gives, of moments as `forecast_moments` gives them."""
+        record, hour, variable = (part.ravel() for part in np.indices(mean.shape))
         instances = records.instances.iloc[record].reset_index(drop=True)
         return instances.assign(
             time=instances["prediction_time"] + hours[hour],
             variable=pd.Categorical.from_codes(variable, list(self.schema.variables)),
-            **self.intervals(variable, mean, spread),
+            **self.intervals(variable, mean.ravel(), spread.ravel()),
         )
 
     def intervals(
@@ -172,7 +188,8 @@ def mean_and_spread(readout: Readout) -> tuple[Tensor, Tensor]:
     return readout.value.double(), torch.exp(0.5 * readout.log_variance.double())
 
 
-def _forecast_hours(task: Forecast, hours_after: Sequence[float] | None) -> np.ndarray:
+def forecast_hours(task: Forecast, hours_after: Sequence[float] | None) -> np.ndarray:
+    """The asked hours after a prediction time, by default 12 equal steps to the horizon."""
     if hours_after is None:
         return task.horizon * np.arange(1, N_FORECAST_TIMES + 1) / N_FORECAST_TIMES
     hours = np.asarray(hours_after, dtype=np.float64)

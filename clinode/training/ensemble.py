@@ -1,0 +1,205 @@
+"""Several fits of one model that differ in their seed only, asked together.
+
+Of a classification the mean of the members' logits counts; of a forecast the mean and the variance
+of the equal mixture of their distributions, so members that disagree widen the interval. The folder
+holds one run a seed (`seed-0`, ...) and `ensemble.json`, which ties them by their weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from clinode.cohort import Classify, Cohort, PackedRecords, Task
+from clinode.errors import ArgumentError, CheckpointError, OutputError
+from clinode.evaluation import (
+    Baselines,
+    ClassificationEvaluation,
+    ForecastBaselines,
+    ForecastEvaluation,
+    Predicted,
+    evaluate_classification,
+    evaluate_forecast,
+)
+from clinode.folder import read_json, write_json
+from clinode.sequence import SequenceModel
+from clinode.training.config import FitConfig
+from clinode.training.evaluate import forecast_queries
+from clinode.training.fit import fit
+from clinode.training.histories import read_histories
+from clinode.training.run import Run, forecast_hours, load_run
+
+_FILE = "ensemble.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ensemble:
+    """Runs of one model, one schema and one task.
+
+    Args:
+        folder: Where they are stored.
+        runs: The members, in the order of the seeds.
+    """
+
+    folder: Path
+    runs: tuple[Run, ...]
+
+    @property
+    def task(self) -> Task:
+        """What every member predicts."""
+        return self.runs[0].task
+
+    def predict(
+        self, cohort: Cohort, *, hours_after: Sequence[float] | None = None
+    ) -> pd.DataFrame:
+        """As `Run.predict`, of all members together.
+
+        Raises:
+            SchemaError: The cohort has a variable that the training part did not have.
+            ArgumentError: `hours_after` for a classification, or an hour that is not positive.
+        """
+        first = self.runs[0]
+        records = first.records(cohort)
+        if isinstance(first.task, Classify):
+            if hours_after is not None:
+                raise ArgumentError("hours_after belongs to forecasts, and this run classifies")
+            logit = self.logits(records)
+            return records.instances.assign(logit=logit, probability=expit(logit))
+        hours = forecast_hours(first.task, hours_after)
+        moments = [run.forecast_moments(records, hours) for run in self.runs]
+        return first.forecast_table(records, hours, *_mixture(moments))
+
+    def logits(self, records: PackedRecords) -> np.ndarray:
+        """Mean log odds of the outcome of each record, (record,) float64."""
+        return np.mean([run.logits(records) for run in self.runs], axis=0)
+
+    def evaluate(
+        self, cohort: Cohort, *, n_resamples: int = 1000, seed: int = 0
+    ) -> ClassificationEvaluation | ForecastEvaluation:
+        """Metrics of the ensemble beside the baselines stored with its first member.
+
+        Raises:
+            SchemaError: The cohort has unknown variables, or lacks the outcome.
+            CheckpointError: The members hold baselines of another task.
+        """
+        first = self.runs[0]
+        records = first.records(cohort, with_targets=True)
+        units = np.asarray(cohort.groups)[records.subject_index]
+        if isinstance(first.baselines, Baselines) and records.target is not None:
+            return evaluate_classification(
+                records.target[:, 0],
+                expit(self.logits(records)),
+                first.baselines.predict(read_histories(cohort, records)),
+                subjects=units,
+                n_resamples=n_resamples,
+                seed=seed,
+            )
+        if not isinstance(first.baselines, ForecastBaselines):
+            raise CheckpointError("it holds baselines of another task", where=self.folder.name)
+        tables = [forecast_queries(run, records) for run in self.runs]
+        mean, spread = _mixture([(t["mean"].to_numpy(), t["spread"].to_numpy()) for t in tables])
+        record, variable = tables[0]["record"].to_numpy(), tables[0]["variable"].to_numpy()
+        histories = read_histories(cohort, records, standardised=True)
+        return evaluate_forecast(
+            tables[0]["target"].to_numpy(),
+            variable,
+            Predicted(mean=mean, spread=spread),
+            first.baselines.predict(histories, record, variable),
+            names=first.schema.variables,
+            subjects=units[record],
+            n_resamples=n_resamples,
+            seed=seed,
+        )
+
+
+def fit_ensemble(
+    model: SequenceModel,
+    train: Cohort,
+    tune: Cohort | None = None,
+    *,
+    task: Task,
+    out: Path | str,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    device: str = "auto",
+    config: FitConfig | None = None,
+    progress: bool = True,
+) -> Ensemble:
+    """Fits a model once a seed; each member is what `fit` with that seed gives.
+
+    The same call goes on where an earlier one was stopped. Arguments and errors are those of `fit`,
+    besides:
+
+    Args:
+        model: A configuration.
+        train: The training part.
+        tune: The tuning part, for every member.
+        task: What to predict.
+        out: Folder of the ensemble.
+        seeds: One member each; different from each other.
+        device: "auto", "cpu" or "cuda".
+        config: The schedule.
+        progress: Whether each fit is shown.
+
+    Raises:
+        ArgumentError: There is no seed, or one is given twice.
+        OutputError: `out` holds an ensemble of other seeds, or a member of another call.
+    """
+    seeds = tuple(seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ArgumentError(f"seeds must be different from each other and at least one: {seeds}")
+    out = Path(out).resolve()
+    if (out / _FILE).exists() and tuple(read_json(out / _FILE)["seeds"]) != seeds:
+        raise OutputError(
+            "it holds an ensemble of other seeds", where=out.name, fix="choose another out="
+        )
+    runs = tuple(
+        fit(
+            model,
+            train,
+            tune,
+            task=task,
+            out=out / f"seed-{seed}",
+            seed=seed,
+            device=device,
+            config=config,
+            progress=progress,
+        )
+        for seed in seeds
+    )
+    weights = [run.weights_sha256 for run in runs]
+    write_json(out / _FILE, {"format": _FORMAT, "seeds": list(seeds), "weights": weights})
+    return Ensemble(folder=out, runs=runs)
+
+
+def load_ensemble(folder: Path | str, *, device: str = "cpu") -> Ensemble:
+    """The ensemble that `fit_ensemble` wrote; every member is verified as by `load_run`.
+
+    Raises:
+        CheckpointError: A file is missing or altered, or a member is not the one that was fitted.
+        ArgumentError: The device is unknown or absent.
+    """
+    folder = Path(folder)
+    stored = read_json(folder / _FILE)
+    if stored.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"ensemble format {stored.get('format')}, and this clinode reads {_FORMAT}",
+            where=f"{folder.name}/{_FILE}",
+        )
+    runs = tuple(load_run(folder / f"seed-{seed}", device=device) for seed in stored["seeds"])
+    if [run.weights_sha256 for run in runs] != stored["weights"]:
+        raise CheckpointError(
+            "a member is another run than the one that was fitted",
+            where=f"{folder.name}/{_FILE}",
+            fix="put the ensemble's own runs back together",
+        )
+    return Ensemble(folder=folder, runs=runs)
+
+
+def _mixture(moments: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of an equal mixture: Var = E[var] + Var[mean]."""
+    means, spreads = (np.stack(part) for part in zip(*moments, strict=True))
+    return means.mean(0), np.sqrt((spreads**2).mean(0) + means.var(0))
