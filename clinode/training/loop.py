@@ -5,6 +5,7 @@ resuming needs. What a step draws is keyed by the seed and the step.
 """
 
 import copy
+import hashlib
 import math
 import time
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ class TrainingLoop:
             loss = self.model.loss(batch, generator)
         loss.backward()
         norm = clip_grad_norm_(self.model.parameters(), config.gradient_norm)
-        self._refuse_not_finite(float(loss.detach()), float(norm), len(batch))
+        self._refuse_not_finite(float(loss.detach()), float(norm), batch)
         self.optimizer.step(rate)
         update_average(self.averaged.state_dict(), self.model, step, config.average_decay)
         state.step += 1
@@ -179,16 +180,22 @@ class TrainingLoop:
         chosen = self.positions[self._epoch_batches[1][within]]
         return self.records.batch(chosen, device=self.device)
 
-    def _refuse_not_finite(self, loss: float, norm: float, n_records: int) -> None:
+    def _refuse_not_finite(self, loss: float, norm: float, batch: IrregularBatch) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         what = "its gradient" if math.isfinite(loss) else "it"
+        self.save()  # nothing was stepped yet: the weights before this batch are the last good ones
+        # which records, for one who has them: a digest of positions tells nobody else anything
+        places = np.sort(batch.subject.cpu().numpy()).astype("<i8")
+        digest = hashlib.sha256(places.tobytes()).hexdigest()[:12]
+        epoch = self.state.step // self.steps_per_epoch + 1
         raise SolverError(
             f"training loss: {what} is not a number at step {self.state.step + 1} of "
-            f"{self.n_steps} (a batch of {n_records} records)",
+            f"{self.n_steps} (a batch of {len(batch)} records)",
             where="fit",
             fix="lower learning_rate, or look for extreme values with `clinode check`",
-            lost="nothing: the last checkpoint stands",
+            lost="nothing: the last checkpoint holds the weights before this batch "
+            f"(of epoch {epoch}; SHA-256 of its positions begins with {digest})",
         )
 
     def _close_epoch(self) -> None:

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import importlib
 import json
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 import yaml
 
@@ -300,6 +302,28 @@ def test_a_loss_that_is_not_a_number_stops_the_fit_and_keeps_the_last_checkpoint
         fit(small_model, train, task=task, out=tmp_path / "run", config=config, progress=False)
     checkpoints = tmp_path / "run.unfinished" / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step-00000002", "step-00000003"]
+
+
+def test_a_diverging_fit_keeps_the_weights_before_the_batch_and_names_that_batch(
+    small_model, train, task, small_config, tmp_path, monkeypatch
+):
+    loss, places = LinearLatentODE.loss, []
+
+    def spoilt(self, batch, generator):
+        places.append(sorted(batch.subject.tolist()))
+        return loss(self, batch, generator) * (float("nan") if len(places) == 4 else 1.0)
+
+    monkeypatch.setattr(LinearLatentODE, "loss", spoilt)
+    config = replace(small_config, checkpoint_seconds=1e6)  # no checkpoint is due at step 3
+    with pytest.raises(SolverError) as caught:
+        fit(small_model, train, task=task, out=tmp_path / "run", config=config, progress=False)
+    digest = hashlib.sha256(np.array(places[3], dtype="<i8").tobytes()).hexdigest()[:12]
+    assert digest in caught.value.lost
+    assert "of epoch 1" in caught.value.lost
+    newest = max((tmp_path / "run.unfinished" / "checkpoints").iterdir())
+    assert newest.name == "step-00000003"
+    weights = safetensors.torch.load_file(newest / "weights.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
 
 
 @pytest.mark.parametrize("shape", [None, (1 << 46,)])
