@@ -31,6 +31,8 @@ from clinode.sequence.coupling import CouplingMap
 from clinode.sequence.flow_system import FlowLatentSystem
 from clinode.sequence.gated_system import GatedLatentSystem
 from clinode.sequence.latent_system import BoundedLatentSystem, LinearLatentSystem
+from clinode.sequence.network import RateNetwork
+from clinode.sequence.network.rate_network import WEIGHTS
 from clinode.system import LinearSystem, System, clamp, intervene
 from clinode.system.hybrid import present
 from clinode.units import check_dimensions
@@ -229,7 +231,24 @@ ENTRIES: dict[str, Entry] = {
         ),
         published=False,
     ),
+    "RateNetwork": Entry(lambda: rate_network(), published=False),
 }
+
+
+def rate_network() -> RateNetwork:
+    """Two regions, one of them stimulated."""
+    shapes = {"W": (2, 2), "inward": (3, 4), "own": (2, 4), "outward": (4, 2)}
+    weights = {name: 0.3 * seeded(*shapes.get(name, (2,))) for name in WEIGHTS}
+    weights |= {"tau": double([0.05, 0.06]), "tau_h": double([0.04, 0.03])}
+    return RateNetwork(
+        weights,
+        center=double([1.0, 2.0]),
+        spread=double([0.5, 2.0]),
+        input_scale=0.5,
+        regions=("left", "right"),
+        stimulated=("right",),
+        unit="Hz",
+    )
 
 
 def found() -> Iterator[type[System]]:
