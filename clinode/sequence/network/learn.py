@@ -26,7 +26,7 @@ LINEAR = 0.95  # share of the variance that makes a stimulation small
 SMALL = 1e-3  # of the stimulation: its answer is the linearization's
 SETTLING = 1000  # steps in which it comes to rest
 ANSWER = 1000  # steps of the answer that is looked at
-RESTLESS = 1e-3  # pooled deviations that the network may move in a step and still be at rest
+RESTLESS = 1e-6  # pooled deviations that the network may move in a step and still be at rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class LearnedNetwork:
         held_out: Explained share of the variance of held-out windows as long as the last phase's,
             their unscored steps left out; NaN where nothing was held out.
         linear_share: Of the variance of the network's own answer to the recording's stimulation,
-            what its linearization at rest explains; NaN where it has no rest to speak of.
+            what its linearization at rest explains; NaN without stimulation or without rest.
         seconds: Taken by the training.
         config: Of the training.
     """
@@ -125,6 +125,8 @@ class LearnedNetwork:
                 "; how the network answers a stimulus in the others is not in the recording, and "
                 "they are not ranked"
             )
+        if not any(self.identified):
+            return said
         if math.isnan(self.linear_share):
             return said + "; without stimulation the network does not come to rest"
         is_small = self.linear_share >= LINEAR
@@ -165,8 +167,7 @@ def learn_network(
         generator: Draws weights and windows; seed 0 by default.
 
     Raises:
-        ArgumentError: No region was stimulated, or no window of the longest phase begins at a
-            sample of all regions.
+        ArgumentError: No window of a phase begins at a sample of all regions.
         SolverError: The loss is not finite.
     """
     config = NetworkConfig() if config is None else config
@@ -182,7 +183,7 @@ def learn_network(
     ]
     seconds = time.perf_counter() - begun
     system = learner.system(recording, data.scales)
-    given = np.abs(train.stimulation).reshape(-1, len(train.stimulated)).max(0) > 0
+    given = np.abs(train.stimulation).max(axis=(0, 1)) > 0
     known = {name for name, one in zip(train.stimulated, given, strict=True) if one}
     identified = tuple(name in known for name in recording.regions)
     explained = math.nan
@@ -204,13 +205,9 @@ class _Scales:
 def _scales(recording: Recording) -> _Scales:
     mean = np.nanmean(recording.values, axis=(0, 1))
     deviation = float(np.sqrt(np.nanmean((recording.values - mean) ** 2)))
-    given = np.abs(recording.stimulation).max(axis=(0, 1)) > 0 if recording.stimulated else []
-    if not np.any(given):
-        raise ArgumentError(
-            "no region was stimulated, and what a stimulus does cannot be learned without any",
-            fix="give the stimulation as the cohort's inputs, named by regions",
-        )
-    return _Scales(mean, deviation, float(recording.stimulation[..., given].std()))
+    given = np.abs(recording.stimulation).max(axis=(0, 1)) > 0
+    level = float(recording.stimulation[..., given].std()) if given.any() else 1.0
+    return _Scales(mean, deviation, level)
 
 
 def _divided(recording: Recording, config: NetworkConfig) -> tuple[Recording, Recording | None]:
@@ -270,7 +267,7 @@ class _Learner(nn.Module):
         self.dt = recording.step
         places = [recording.regions.index(name) for name in recording.stimulated]
         self.place: Tensor
-        self.register_buffer("place", torch.tensor(places))
+        self.register_buffer("place", torch.tensor(places, dtype=torch.long))
 
         def filled(value: float) -> nn.Parameter:
             return nn.Parameter(torch.full((n,), value))
@@ -377,11 +374,14 @@ def _linear_share(learner: _Learner, data: _Windows) -> float:
     """Of the network's answer to the recording's stimulation, what is proportional to it."""
     learner = copy.deepcopy(learner).double()
     u = data.u[:1, :ANSWER].double().transpose(0, 1)  # (step, 1, stimulated)
-    still = torch.zeros(SETTLING, 1, u.shape[-1]).double()
-    first = learner.d.unsqueeze(0)
-    rest = learner(first, still)[-1]
-    small, whole = (learner(first, torch.cat([still, part]))[SETTLING:] for part in (SMALL * u, u))
-    if float((small[0] - rest).abs().max()) > RESTLESS:
+    if not bool(u.any()):
         return math.nan
-    expected, answer = (small - rest) / SMALL, whole - rest
-    return float(1 - (answer - expected).square().sum() / (answer - answer.mean(0)).square().sum())
+    still = torch.zeros(SETTLING, 2, u.shape[-1]).double()
+    both = torch.cat([still, torch.cat([SMALL * u, u], dim=1)])
+    found = learner(learner.d.expand(2, -1), both)
+    rest, before = found[SETTLING - 1, 0], found[SETTLING - 2, 0]
+    if not float((rest - before).abs().max()) < RESTLESS:
+        return math.nan
+    expected, answer = (found[SETTLING:] - rest).unbind(1)
+    missed = (answer - expected / SMALL).square().sum()
+    return float(1 - missed / (answer - answer.mean(0)).square().sum())

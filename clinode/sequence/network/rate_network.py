@@ -76,9 +76,9 @@ class RateNetwork(System):
         self.states = tuple(
             Quantity(name, "1", labels, range=(-bound, bound), default=0.0) for name in ("x", "h")
         )
-        self.inputs = (
-            Quantity("stimulus", "1", tuple(stimulated), range=(-3 * input_scale, 3 * input_scale)),
-        )
+        if stimulated:
+            reach = (-3 * input_scale, 3 * input_scale)
+            self.inputs = (Quantity("stimulus", "1", tuple(stimulated), range=reach),)
         self.outputs = (Quantity("activity", unit, labels),)
         for name in WEIGHTS:
             self.register_buffer(name, weights[name].detach().double())
