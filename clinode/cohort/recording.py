@@ -76,7 +76,7 @@ class Recording:
         return True
 
     def cohort(self) -> Cohort:
-        """The recording as a cohort; what `recording_of` reads back, up to rounding of times."""
+        """The recording as a cohort, which `recording_of` reads; it has its own order of regions."""
         session, point, region = np.nonzero(np.isfinite(self.values))
         names = pd.Categorical.from_codes(region, categories=list(self.regions))
         observations = pd.DataFrame(
