@@ -76,7 +76,7 @@ class Recording:
         return True
 
     def cohort(self) -> Cohort:
-        """The recording as a cohort, which `recording_of` reads; it has its own order of regions."""
+        """The recording as a cohort, which `recording_of` reads; its regions may change places."""
         session, point, region = np.nonzero(np.isfinite(self.values))
         names = pd.Categorical.from_codes(region, categories=list(self.regions))
         observations = pd.DataFrame(
