@@ -1,4 +1,5 @@
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,6 +158,19 @@ def test_regions_that_were_never_stimulated_are_named_as_unknown():
     assert "are not ranked" in learned.verdict
 
 
+def test_an_input_that_was_never_given_is_no_input_of_the_network():
+    given = recorded(stimulated=("lh_cuneus", "rh_insula"))
+    levels = given.stimulation.copy()
+    levels[:3, :, 1] = 0  # the last session is held out
+    quick = NetworkConfig(
+        phases=(Phase(n_steps=10, n_unscored=2, batch=8, n_iterations=2, learning_rate=1e-3),),
+        held_out=0.25,
+    )
+    learned = learn_network(replace(given, stimulation=levels), quick)
+    assert learned.system.input_names == ("stimulus:lh_cuneus",)
+    assert learned.identified == (True, False, False, False)
+
+
 def test_without_stimulation_a_network_is_learned_and_nothing_about_stimuli():
     given = recorded()
     quick = NetworkConfig(
@@ -198,6 +212,12 @@ def test_what_cannot_be_learned_is_refused_in_words():
     )
     with pytest.raises(ArgumentError, match="no window of 25 steps"):
         learn_network(brief, QUICK)
+    silent = recording.values.copy()
+    silent[..., 2] = np.nan
+    with pytest.raises(ArgumentError, match="'rh_cuneus' has no sample"):
+        learn_network(replace(recording, values=silent), QUICK)
+    with pytest.raises(ArgumentError, match="do not vary"):
+        learn_network(replace(recording, values=np.ones_like(silent)), QUICK)
     wild = NetworkConfig(
         phases=(Phase(n_steps=10, n_unscored=2, batch=8, n_iterations=9, learning_rate=1e30),)
     )

@@ -8,7 +8,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -167,7 +167,8 @@ def learn_network(
         generator: Draws weights and windows; seed 0 by default.
 
     Raises:
-        ArgumentError: No window of a phase begins at a sample of all regions.
+        ArgumentError: A region without a sample, values that do not vary, or no window of a phase
+            that begins at a sample of all regions.
         SolverError: The loss is not finite.
     """
     config = NetworkConfig() if config is None else config
@@ -175,6 +176,7 @@ def learn_network(
         recording = recording_of(recording)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     begun = time.perf_counter()
+    recording = _with_given_inputs(recording, config)
     train, held_out = _divided(recording, config)
     data = _Windows(train, _scales(train))
     learner = _Learner(train, config, generator)
@@ -183,9 +185,7 @@ def learn_network(
     ]
     seconds = time.perf_counter() - begun
     system = learner.system(recording, data.scales)
-    given = np.abs(train.stimulation).max(axis=(0, 1)) > 0
-    known = {name for name, one in zip(train.stimulated, given, strict=True) if one}
-    identified = tuple(name in known for name in recording.regions)
+    identified = tuple(name in recording.stimulated for name in recording.regions)
     explained = math.nan
     if held_out is not None:
         explained = _explained(learner, _Windows(held_out, data.scales), config.phases[-1])
@@ -203,11 +203,26 @@ class _Scales:
 
 
 def _scales(recording: Recording) -> _Scales:
+    never = ~np.isfinite(recording.values).any(axis=(0, 1))
+    if never.any():
+        name = recording.regions[int(never.argmax())]
+        raise ArgumentError(
+            f"the region {name!r} has no sample to learn from", fix="leave it out of the recording"
+        )
     mean = np.nanmean(recording.values, axis=(0, 1))
     deviation = float(np.sqrt(np.nanmean((recording.values - mean) ** 2)))
-    given = np.abs(recording.stimulation).max(axis=(0, 1)) > 0
-    level = float(recording.stimulation[..., given].std()) if given.any() else 1.0
+    if deviation == 0:
+        raise ArgumentError("the recorded values do not vary, so there is nothing to learn")
+    level = float(recording.stimulation.std()) if recording.stimulated else 1.0
     return _Scales(mean, deviation, level)
+
+
+def _with_given_inputs(recording: Recording, config: NetworkConfig) -> Recording:
+    """Without the inputs that the part to learn from never shows at another value than 0."""
+    train, _ = _divided(recording, config)
+    given = np.abs(train.stimulation).max(axis=(0, 1), initial=0.0) > 0
+    names = tuple(n for n, one in zip(recording.stimulated, given, strict=True) if one)
+    return replace(recording, stimulation=recording.stimulation[..., given], stimulated=names)
 
 
 def _divided(recording: Recording, config: NetworkConfig) -> tuple[Recording, Recording | None]:
@@ -224,14 +239,8 @@ def _divided(recording: Recording, config: NetworkConfig) -> tuple[Recording, Re
 
 
 def _part(recording: Recording, sessions: slice, points: slice = slice(None)) -> Recording:
-    return Recording(
-        recording.step,
-        recording.values[sessions, points],
-        recording.stimulation[sessions, points],
-        recording.regions,
-        recording.stimulated,
-        recording.unit,
-    )
+    values, levels = recording.values[sessions, points], recording.stimulation[sessions, points]
+    return replace(recording, values=values, stimulation=levels)
 
 
 class _Windows:
