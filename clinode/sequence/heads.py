@@ -20,7 +20,7 @@ from clinode.sequence.diagonal_flow import rotate, transition
 from clinode.sequence.inputs import REFERENCE_WINDOW
 from clinode.sequence.layers import MemberLinear, dropout, linear, sum_by_subject
 from clinode.sequence.readout import Encoding, Prepared, Readout, in_batches
-from clinode.sequence.summaries import StatisticsTower, static_inputs
+from clinode.sequence.summaries import StatisticsTower, static_inputs, summary_columns
 
 DECODER_MODES = 24  # of a forecast, and as many complex constants
 
@@ -67,11 +67,12 @@ class Committee(nn.Module):
     def forward(
         self,
         batch: IrregularBatch,
+        columns: Float[Tensor, "batch column"],
         generator: torch.Generator | None,
         unseen: Bool[Tensor, "batch variable"] | None,
     ) -> Float[Tensor, "member batch out"]:
         """A logit and auxiliary predictions by each member."""
-        code, read = self.tower(batch, generator, unseen)
+        code, read = self.tower(batch, columns, generator, unseen)
         out = self.out(code)
         direct = self.skip(dropout(read, self.tower.dropout, generator))
         return torch.cat([out[:, :, :1] + direct, out[:, :, 1:]], dim=2)
@@ -197,8 +198,9 @@ class ClassificationHead(Prepared):
         inward = dropout(torch.cat([pooled, static], dim=1), self.dropout, generator)
         hidden = functional.silu(self.hidden(inward))
         sequence = self.out(dropout(hidden, self.dropout, generator))
-        statistics = self.statistics(batch, generator, unseen)
-        binned = self.binned(batch, generator, unseen)
+        columns = summary_columns(batch)
+        statistics = self.statistics(batch, columns, generator, unseen)
+        binned = self.binned(batch, columns, generator, unseen)
         towers = torch.cat([sequence.unsqueeze(0), statistics, binned])
         means = [sequence, statistics.mean(dim=0), binned.mean(dim=0)]
         return Readout(
@@ -311,7 +313,7 @@ class ForecastHead(Prepared):
         subject, n = batch.row_subject, len(batch)
         mean = sum_by_subject(encoding.features * observed, subject, n)
         mean = mean / sum_by_subject(observed, subject, n).clamp(min=1)
-        code, _ = self.statistics(batch, generator, unseen)
+        code, _ = self.statistics(batch, summary_columns(batch), generator, unseen)
         everything = torch.cat([encoding.at_prediction, mean, code.mean(dim=0)], dim=1)
         everything = dropout(everything, self.dropout, generator)
         start, constant = self.start(everything).chunk(2, dim=1)

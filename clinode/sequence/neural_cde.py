@@ -18,6 +18,9 @@ from clinode.sequence.layers import matrix
 from clinode.sequence.model import SequenceModel
 from clinode.system import System
 
+JUMP_SIZE = 1.0  # of one step along the values, times the steepness of the field there
+MOST_JUMPS = 16  # of one row
+
 
 class NeuralCDE(SequenceModel):
     """A state moved by time between rows and by what was measured at them, a statistics tower.
@@ -91,7 +94,9 @@ class NeuralCDE(SequenceModel):
         moved = torch.cat([(batch.value - batch.carried) * mask, mask * _root_step(batch)], dim=1)
         along = (moved @ self.along.T).view(-1, hidden, inner)
         straight = moved @ self.straight.T
-        parts = [part.split(batch.sizes) for part in (along, straight)]
+        n_jumps = self._n_jumps(along)
+        along, straight = along / n_jumps.view(-1, 1, 1), straight / n_jumps.unsqueeze(1)
+        parts = [part.split(batch.sizes) for part in (along, straight, n_jumps)]
         steps = [part.split(batch.sizes) for part in self.field.steps(batch.gap)]
         drives, doses = self.field.drives(batch)
         state = moved.new_zeros(len(batch), hidden)
@@ -104,9 +109,22 @@ class NeuralCDE(SequenceModel):
             if doses:
                 state = state + doses[step]
             flowed.append(state)
-            state = self._jump(state, *(part[step] for part in parts))
+            state = self._along(state, *(part[step] for part in parts))
             states.append(state)
         return torch.cat(states), torch.cat(flowed)
+
+    def _n_jumps(self, along: Tensor) -> Float[Tensor, " row"]:
+        """Steps along each row's segment: more where much was measured and the field is steep."""
+        with torch.no_grad():
+            steepness = torch.linalg.vector_norm(along, dim=(1, 2))
+            steepness = steepness * torch.linalg.matrix_norm(self.jump_bend, 2)
+            return torch.ceil(steepness / JUMP_SIZE).clamp(1, MOST_JUMPS)
+
+    def _along(self, z: Tensor, along: Tensor, straight: Tensor, n_jumps: Tensor) -> Tensor:
+        for done in range(int(n_jumps.max())):
+            moved = self._jump(z, along, straight)
+            z = moved if done == 0 else torch.where((n_jumps > done).unsqueeze(1), moved, z)
+        return z
 
     def _jump(self, z: Tensor, along: Tensor, straight: Tensor) -> Tensor:
         """One Runge-Kutta step of fourth order along the segment on which the values move."""

@@ -180,7 +180,7 @@ class StatisticsTower(Prepared):
         """Take mean and spread of every column from the training part."""
         with torch.no_grad():
             batches = in_batches(records, dtype=torch.float64)
-            columns = torch.cat([_columns(batch) for batch in batches])
+            columns = torch.cat([summary_columns(batch) for batch in batches])
             self.mean.copy_(columns.mean(dim=0))
             self.scale.copy_(columns.std(dim=0, correction=0) + SCALE_OFFSET)
             if self.bins is not None:
@@ -197,15 +197,18 @@ class StatisticsTower(Prepared):
     def forward(
         self,
         batch: IrregularBatch,
+        columns: Float[Tensor, "batch column"],
         generator: torch.Generator | None,
         unseen: Bool[Tensor, "batch variable"] | None = None,
     ) -> tuple[Float[Tensor, "member batch code"], Float[Tensor, "member batch read"]]:
         """The codes, and everything that was read (`n_read` columns), standardised.
 
+        `columns` are the batch's `summary_columns`, which several towers may share.
+
         Columns of unseen variables are set to their mean: the tower shall do without them, and not
         take them for unmeasured, which is a finding of its own.
         """
-        columns, per_variable = (_columns(batch) - self.mean) / self.scale, N_SUMMARIES
+        columns, per_variable = (columns - self.mean) / self.scale, N_SUMMARIES
         if self.bins is not None:
             columns = (self.bins(columns) - self.bin_mean) / self.bin_scale
             per_variable *= self.bins.per_column
@@ -227,7 +230,8 @@ def static_inputs(batch: IrregularBatch) -> Float[Tensor, "batch twice_static"]:
     return torch.cat([batch.static * known, known], dim=1)
 
 
-def _columns(batch: IrregularBatch) -> Float[Tensor, "batch column"]:
+def summary_columns(batch: IrregularBatch) -> Float[Tensor, "batch column"]:
+    """Summaries of every variable side by side, then those of the inputs."""
     parts = [summarize(batch).flatten(1), summarize_treatments(batch).flatten(1)]
     return torch.cat(parts, dim=1)
 

@@ -178,8 +178,9 @@ def test_hours_named_otherwise_give_the_same_prediction(tables, build, pack, nam
                 drive.zero_()
             if not driven:
                 model.inward.weight[:, -2 * len(records.schema.inputs) :] = 0
-            model.head.statistics.inward.weight.zero_()
-            model.head.skip.weight.zero_()
+            for committee in (model.head.statistics, model.head.binned):
+                committee.tower.inward.weight.zero_()
+                committee.skip.weight.zero_()
         shown.append(predictions(model, records, np.arange(len(records))))
     for position, value in shown[0].items():
         torch.testing.assert_close(value, shown[1][position], rtol=0, atol=1e-6)
