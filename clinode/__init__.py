@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         IrregularBatch,
         Policy,
         Preprocessor,
+        Recording,
         Variable,
         read_cohort,
         split,
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
         find_limit_cycle,
         firing_onset,
         identify,
+        identify_subspace,
         impedance,
         linearize,
         minimal_fatal_shock,
@@ -120,7 +122,11 @@ if TYPE_CHECKING:
     )
     from .physiology import Circulation, GlucoseMinimalModel, simulate_cohort
     from .report import write_brain_report, write_report
-    from .sequence import SequenceModel
+    from .sequence import (
+        SequenceModel,
+        learn_network,
+        load_network,
+    )
     from .statistics import Estimate
     from .system import (
         Delay,
@@ -139,7 +145,18 @@ if TYPE_CHECKING:
         intervene,
         silence,
     )
-    from .training import CohortClassifier, Evaluation, FitConfig, Run, evaluate, fit, load_run
+    from .training import (
+        CohortClassifier,
+        Ensemble,
+        Evaluation,
+        FitConfig,
+        Run,
+        evaluate,
+        fit,
+        fit_ensemble,
+        load_ensemble,
+        load_run,
+    )
     from .units import UnitError, check_dimensions
 
 __version__ = "0.1.0"
@@ -180,6 +197,7 @@ _HOME = {
     "DiscreteSystem": "system",
     "EarlyWarning": "dynamics",
     "Energy": "control",
+    "Ensemble": "training",
     "Equilibria": "dynamics",
     "Equilibrium": "dynamics",
     "EscapeTimes": "dynamics",
@@ -203,6 +221,7 @@ _HOME = {
     "Portrait": "control",
     "Preprocessor": "cohort",
     "Quantity": "system",
+    "Recording": "cohort",
     "ResourceError": "errors",
     "Run": "training",
     "SchemaError": "errors",
@@ -246,14 +265,19 @@ _HOME = {
     "find_limit_cycle": "dynamics",
     "firing_onset": "dynamics",
     "fit": "training",
+    "fit_ensemble": "training",
     "greedy_inputs": "control",
     "hankel_singular_values": "control",
     "identify": "dynamics",
+    "identify_subspace": "dynamics",
     "ilqg": "control",
     "impedance": "dynamics",
     "inject": "system",
     "intervene": "system",
+    "learn_network": "sequence",
     "linearize": "dynamics",
+    "load_ensemble": "training",
+    "load_network": "sequence",
     "load_run": "training",
     "lqe": "control",
     "lqg": "control",
@@ -305,6 +329,7 @@ __all__ = [
     "DiscreteSystem",
     "EarlyWarning",
     "Energy",
+    "Ensemble",
     "Equilibria",
     "Equilibrium",
     "EscapeTimes",
@@ -328,6 +353,7 @@ __all__ = [
     "Portrait",
     "Preprocessor",
     "Quantity",
+    "Recording",
     "ResourceError",
     "Run",
     "SchemaError",
@@ -378,14 +404,19 @@ __all__ = [
     "find_limit_cycle",
     "firing_onset",
     "fit",
+    "fit_ensemble",
     "greedy_inputs",
     "hankel_singular_values",
     "identify",
+    "identify_subspace",
     "ilqg",
     "impedance",
     "inject",
     "intervene",
+    "learn_network",
     "linearize",
+    "load_ensemble",
+    "load_network",
     "load_run",
     "lqe",
     "lqg",

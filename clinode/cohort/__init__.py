@@ -7,6 +7,10 @@ from .ledger import Ledger
 from .policy import Policy
 from .preprocess import Preprocessor
 from .read import FORMATS, read_cohort
+from .recording import (
+    Recording,
+    recording_of,
+)
 from .records import PackedRecords
 from .schema import CohortSchema, Conversion, Variable
 from .split import check_disjoint, split
@@ -28,12 +32,14 @@ __all__ = [
     "PaddedBatch",
     "Policy",
     "Preprocessor",
+    "Recording",
     "Task",
     "Treatments",
     "Variable",
     "check",
     "check_disjoint",
     "read_cohort",
+    "recording_of",
     "split",
     "task_from_dict",
 ]

@@ -90,15 +90,20 @@ class Portrait:
 
         Changes are compared in the widths of the outputs' ranges.
         """
-        width = pd.Series(dict(zip((n for n, _ in _flat(self.outputs)), self.widths, strict=True)))
-        last = self.responses[self.responses["time"] == self.horizon]
-        size = last["change"].abs() / last["output"].map(width)
-        chosen = {}
-        for name in self.reach["input"].head(n_inputs):
-            own = last["input"] == name
-            order = size[own].sort_values(ascending=False, kind="stable").index[:n_outputs]
-            chosen[name] = last.loc[order, "output"].tolist()
-        return chosen
+        width = dict(zip((n for n, _ in _flat(self.outputs)), self.widths, strict=True))
+        sizes: dict[str, dict[str, float]] = {}
+        for row in self.at_horizon:
+            size = abs(row["change"]) / width[row["output"]]
+            sizes.setdefault(row["input"], {})[row["output"]] = size
+        return {
+            name: sorted(sizes[name], key=lambda output: -sizes[name][output])[:n_outputs]
+            for name in self.reach["input"].tolist()[:n_inputs]
+        }
+
+    @property
+    def at_horizon(self) -> list[dict[str, Any]]:
+        """The responses at the end, a row an (input, output)."""
+        return [row for row in _records(self.responses) if row["time"] == self.horizon]
 
     @property
     def widths(self) -> list[float]:
@@ -120,7 +125,7 @@ class Portrait:
             "modes": _records(self.modes),
             "reach": _records(self.reach),
             "hankel": None if self.hankel is None else self.hankel.tolist(),
-            "responses": _records(self.responses[self.responses["time"] == self.horizon]),
+            "responses": self.at_horizon,
         }
 
 

@@ -18,6 +18,11 @@ from .phase import PhaseResponse, phase_response
 from .response import Impedance, impedance, zap
 from .separatrix import Separatrix, Shock, minimal_fatal_shock, separatrix
 from .simulate import METHODS, Trajectory, simulate
+from .subspace import (
+    LinearFit,
+    fit_autoregression,
+    identify_subspace,
+)
 from .warning import EarlyWarning, Tipping, early_warning, recovery_rate, scaling_exponent
 
 __all__ = [
@@ -35,6 +40,7 @@ __all__ = [
     "Identification",
     "Impedance",
     "LimitCycle",
+    "LinearFit",
     "LowRank",
     "Onset",
     "PhaseResponse",
@@ -55,7 +61,9 @@ __all__ = [
     "find_equilibria_each",
     "find_limit_cycle",
     "firing_onset",
+    "fit_autoregression",
     "identify",
+    "identify_subspace",
     "impedance",
     "linearize",
     "minimal_fatal_shock",

@@ -74,12 +74,8 @@ def compare_fingerprint(training: Mapping[str, Any], cohort: Cohort, *, seed: in
     rng = np.random.default_rng(seed)
     rows = _variables(training, cohort, rng) + _outcomes(training, cohort)
     columns = ["kind", "name", "expected", "found", "measure", "chance", "verdict"]
-    table = pd.DataFrame(rows, columns=columns)
-    order = table["verdict"].map(_ORDER).fillna(len(_ORDER))
-    table = table.assign(order=order, size=-table["measure"].abs().fillna(0.0))
-    table = table.sort_values(["order", "size", "kind", "name"], kind="stable")
-    table = table.drop(columns=["order", "size"]).reset_index(drop=True)
-    return Drift(table, len(cohort), _summary(table))
+    rows.sort(key=_by_size)
+    return Drift(pd.DataFrame(rows, columns=columns), len(cohort), _summary(rows))
 
 
 _ORDER = {"large shift": 0, "shift": 1, "small": 2, "within chance": 3}
@@ -236,12 +232,17 @@ def _percent(share: float) -> str:
     return "" if np.isnan(share) else f"{100 * share:.0f} %"
 
 
-def _summary(table: pd.DataFrame) -> str:
-    counts = table["verdict"].value_counts()
-    large, some = int(counts.get("large shift", 0)), int(counts.get("shift", 0))
-    absent = int((table["kind"] == "absent").sum())
-    unknown = int((table["kind"] == "unknown").sum())
-    told = f"{large} large and {some} smaller shifts in {len(table)} comparisons"
+def _by_size(row: Row) -> tuple[int, float, str, str]:
+    kind, name, _, _, measure, _, verdict = row
+    size = 0.0 if np.isnan(measure) else abs(measure)
+    return _ORDER.get(verdict, len(_ORDER)), -size, kind, name
+
+
+def _summary(rows: list[Row]) -> str:
+    verdicts, kinds = [row[-1] for row in rows], [row[0] for row in rows]
+    large, some = verdicts.count("large shift"), verdicts.count("shift")
+    absent, unknown = kinds.count("absent"), kinds.count("unknown")
+    told = f"{large} large and {some} smaller shifts in {len(rows)} comparisons"
     if absent:
         told += f"; {absent} variables of the training part are never measured here"
     if unknown:

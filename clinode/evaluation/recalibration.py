@@ -179,7 +179,7 @@ def _temperature(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     found = minimize_scalar(
         lambda t: _log_loss(x / np.exp(t), y).mean(), bounds=(_COLDEST, _HOTTEST), method="bounded"
     )
-    slope = float(np.exp(-found.x))
+    slope = float(np.exp(-found.x))  # pyright: ignore[reportAttributeAccessIssue]  # no stubs
     return np.zeros(1), np.zeros(1), slope
 
 

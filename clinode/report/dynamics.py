@@ -111,12 +111,12 @@ def _reach(found: Portrait) -> list[dict[str, str]]:
 def _response(found: Portrait) -> dict[str, Any]:
     figure = portrait_figure(found)
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    last = found.responses[found.responses["time"] == found.horizon]
+    last = {(row["input"], row["output"]): row for row in found.at_horizon}
     units = {name: q.unit for q in found.outputs for name in q.names}
     rows = []
     for name, outputs in found.widest_responses(ROWS, COLUMNS).items():
         for output in outputs:
-            own = last[(last["input"] == name) & (last["output"] == output)].iloc[0]
+            own = last[name, output]
             unit = "" if units[output] == "1" else f" {units[output]}"
             rows.append(
                 {

@@ -10,6 +10,15 @@ from .gru_ode_bayes import GRUODEBayes
 from .latent_system import BoundedLatentSystem, LinearLatentSystem
 from .linear_latent_ode import LinearLatentODE
 from .model import SequenceModel
+from .network import (
+    LearnedNetwork,
+    NetworkConfig,
+    Phase,
+    RateNetwork,
+    learn_network,
+    load_network,
+    save_network,
+)
 from .neural_cde import NeuralCDE
 from .neural_flow import NeuralFlow
 from .ode_rnn import ODERNN
@@ -26,13 +35,20 @@ __all__ = [
     "GRUGap",
     "GRUODEBayes",
     "GatedLatentSystem",
+    "LearnedNetwork",
     "LinearLatentODE",
     "LinearLatentSystem",
+    "NetworkConfig",
     "NeuralCDE",
     "NeuralFlow",
+    "Phase",
     "Prepared",
+    "RateNetwork",
     "Readout",
     "SequenceModel",
     "in_batches",
+    "learn_network",
+    "load_network",
     "model_from_config",
+    "save_network",
 ]

@@ -200,7 +200,9 @@ class GRUODEBayes(SequenceModel):
         gain = variance / (variance + NOISE**2)
         wanted = mean + gain * (batch.value - mean)
         wanted_log = 0.5 * torch.log((1 - gain) * variance)
-        now, now_log = self._expected(encoding.after, torch.where(batch.mask, batch.value, remembered))
+        now, now_log = self._expected(
+            encoding.after, torch.where(batch.mask, batch.value, remembered)
+        )
         ratio = torch.exp(2 * (wanted_log - now_log))
         apart = ((wanted - now) * torch.exp(-now_log)) ** 2
         divergence = 0.5 * (ratio + apart - 1) + now_log - wanted_log

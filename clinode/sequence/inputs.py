@@ -52,9 +52,7 @@ def n_step_inputs(n_variables: int, n_inputs: int) -> int:
     return 3 * n_variables + 2 + 2 * n_inputs
 
 
-def observed_row(
-    batch: IrregularBatch, row: Int64[Tensor, "*place"]
-) -> Int64[Tensor, "*place"]:
+def observed_row(batch: IrregularBatch, row: Int64[Tensor, "*place"]) -> Int64[Tensor, "*place"]:
     """The subject's last packed row with an observation, at or before these rows; -1: none."""
     held = row.clamp(min=0)
     last = torch.where(batch.is_observed[held], held, batch.last_observed[held])

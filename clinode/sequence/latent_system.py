@@ -160,9 +160,7 @@ def with_rows_of_zeros(
     return torch.cat([matrix, matrix.new_zeros(n_rows, matrix.shape[1])])
 
 
-def name_quantities(
-    system: System, low: Tensor, high: Tensor, schema: Preprocessor
-) -> None:
+def name_quantities(system: System, low: Tensor, high: Tensor, schema: Preprocessor) -> None:
     """Give a learned system its states z1.., the treatments and the measured variables."""
     low, high = low.detach().double(), high.detach().double()
     system.states = tuple(

@@ -147,4 +147,3 @@ class LinearLatentODE(SequenceModel):
         self, states: Float[Tensor, "*place latent"], remembered: Float[Tensor, "*place variable"]
     ) -> Float[Tensor, "*place feature"]:
         return self.norm(self.read(torch.cat([states, remembered], dim=-1)))
-

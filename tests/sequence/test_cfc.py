@@ -21,14 +21,14 @@ def test_the_state_is_the_closed_form_between_observations(classified, build):
     batch = classified.batch([SUBJECT], DOUBLE)
     n, pace = model.settings.hidden, 48.0 / batch.window
     hours = torch.tensor([0.0, 0.7, 3.0], dtype=DOUBLE)
-    state, last = torch.zeros(n, dtype=DOUBLE), None
+    state, last = torch.zeros(n, dtype=DOUBLE), batch.time[0]
+    held = (state, state, state)
     with torch.no_grad():
         told = gap_inputs(batch, model.memory.before(batch))
         for row in torch.nonzero(batch.is_observed).flatten().tolist():
-            if last is not None:
-                f, g, h = held
-                share = torch.sigmoid(-f * (batch.time[row] - last) * pace)
-                state = share * g + (1 - share) * h
+            f, g, h = held
+            share = torch.sigmoid(-f * (batch.time[row] - last) * pace)
+            state = share * g + (1 - share) * h
             held, last = ends(model, state, told[row]), batch.time[row]
         f, g, h = held
         share = 1 / (1 + torch.exp(f * hours.unsqueeze(1) * pace))

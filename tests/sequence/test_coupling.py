@@ -37,5 +37,5 @@ def test_the_volume_of_a_coupling_is_that_of_its_scales():
 
 def test_the_derivative_along_a_direction_is_that_of_autograd():
     coupling, w, d_w = steep_map(), drawn(20, 6), drawn(20, 6).flip(0)
-    _, expected = jvp(coupling.inverse, (w,), (d_w,))
+    expected = jvp(coupling.inverse, (w,), (d_w,))[1]
     torch.testing.assert_close(coupling.inverse_along(w, d_w), expected, rtol=0, atol=1e-12)

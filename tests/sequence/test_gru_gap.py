@@ -39,7 +39,8 @@ def reference(model, batch):
                 0.0 if k is None else batch.value[k, v] * torch.exp(-model.memory.rate[v] * age[v])
                 for v, k in enumerate(seen)
             ]
-            value = [x if m else r for x, m, r in zip(batch.value[row], batch.mask[row], recalled)]
+            shown = (batch.value[row], batch.mask[row], recalled)
+            value = [x if m else r for x, m, r in zip(*shown, strict=True)]
             since = 0.0 if last is None else time - last
             told = [
                 *value,
@@ -76,6 +77,7 @@ def test_what_is_read_bends_with_the_time_since_the_last_observation(classified,
     n, hours = model.settings.hidden, [0.0, 0.5, 6.0]
     with torch.no_grad():
         states, last = reference(model, batch)
+        assert last is not None
         found = model.latent(batch, last + torch.tensor([hours], dtype=DOUBLE))[0, :, :n]
         expected = []
         for age in hours:
