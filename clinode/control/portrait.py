@@ -155,7 +155,7 @@ def portrait(
     Example:
         >>> body = LinearSystem([[-0.5]], [[2.0]], states=["glucose"], inputs=["insulin"])
         >>> found = portrait(body, horizon=100.0, levels={"insulin": 3.0})
-        >>> round(float(found.responses["change"].iloc[-1]), 6)
+        >>> round(float(found.responses["linear"].iloc[-1]), 6)
         12.0
     """
     if not system.n_inputs:
