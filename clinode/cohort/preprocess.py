@@ -65,6 +65,7 @@ class Preprocessor:
         statics: Columns of `IrregularBatch.static`, categoricals one-hot.
         inputs, input_units, input_low, input_high, input_scale: Treatments; standardised =
             clipped / scale, so that "nothing given" is 0.
+        input_is_rate: Whether the training part gave the treatment over a time, not as doses alone.
         auxiliary: Scales of auxiliary outcomes.
         window: Length of the training observation window, hours: every time scale inside a model
             is a multiple of it.
@@ -89,6 +90,7 @@ class Preprocessor:
     input_low: tuple[float, ...]
     input_high: tuple[float, ...]
     input_scale: tuple[float, ...]
+    input_is_rate: tuple[bool, ...]
     auxiliary: tuple[OutcomeScale, ...]
     window: float
     prediction_time: float
@@ -260,7 +262,14 @@ _VARIABLE_FIELDS = (
     "scale",
     "n_observed",
 )
-_INPUT_FIELDS = ("inputs", "input_units", "input_low", "input_high", "input_scale")
+_INPUT_FIELDS = (
+    "inputs",
+    "input_units",
+    "input_low",
+    "input_high",
+    "input_scale",
+    "input_is_rate",
+)
 
 
 def _transform(is_log: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -308,10 +317,12 @@ def _fit_inputs(
     used = arrays.input_start <= until[arrays.input_subject_index]
     columns: dict[str, list] = {name: [] for name in _INPUT_FIELDS}
     for position, variable in enumerate(inputs):
-        held = arrays.input_value[used & (arrays.input_variable_index == position)]
+        own = used & (arrays.input_variable_index == position)
+        held, is_rate = arrays.input_value[own], np.isfinite(arrays.input_end[own]).any()
         low, high = np.quantile(held, (CLIP_SHARE, 1 - CLIP_SHARE)) if len(held) else (0.0, 0.0)
         size = float(np.sqrt(np.mean(np.clip(held, low, high) ** 2))) if len(held) else 0.0
-        row = (variable.name, variable.unit, float(low), float(high), size if size > 0 else 1.0)
+        scale = size if size > 0 else 1.0
+        row = (variable.name, variable.unit, float(low), float(high), scale, bool(is_rate))
         for name, entry in zip(_INPUT_FIELDS, row, strict=True):
             columns[name].append(entry)
     return {name: tuple(column) for name, column in columns.items()}

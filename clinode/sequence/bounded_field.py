@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch, Preprocessor
 from clinode.sequence.exponential_steps import ExponentialSteps, flow, steps_over
-from clinode.sequence.inputs import REFERENCE_WINDOW, hours_since
+from clinode.sequence.inputs import REFERENCE_WINDOW, Drive, hours_since
 from clinode.sequence.latent_system import (
     BoundedLatentSystem,
     original_drive,
@@ -42,7 +42,7 @@ class BoundedField(nn.Module):
         self.bend_offset = nn.Parameter(torch.zeros(n_hidden))
         push = matrix(n_states, n_hidden, generator).detach()
         self.push = nn.Parameter(push * (FIRST_PUSH * self.pace))  # W
-        self.drive = nn.Parameter(torch.zeros(n_states, len(schema.inputs)))
+        self.drive = Drive(n_states, schema)
 
     @property
     def steepness(self) -> Tensor:
@@ -72,8 +72,8 @@ class BoundedField(nn.Module):
         """B u of each row's gap, and the doses at the row, by step; None without treatments."""
         if batch.treatments is None:
             return None, None
-        rates = batch.treatments.rates(batch.n_rows) @ self.drive.T
-        doses = batch.treatments.impulses(batch.n_rows) @ self.drive.T
+        rates = self.drive(batch.treatments.rates(batch.n_rows))
+        doses = self.drive(batch.treatments.impulses(batch.n_rows))
         return list(rates.split(batch.sizes)), list(doses.split(batch.sizes))
 
     def carry(
@@ -87,7 +87,7 @@ class BoundedField(nn.Module):
         gap = hours_since(batch, query_time, row).flatten()
         drive = None
         if batch.treatments is not None:
-            drive = (batch.rates_after(row) @ self.drive.T).flatten(0, 1)
+            drive = self.drive(batch.rates_after(row)).flatten(0, 1)
         carried = self.flow(states[row.clamp(min=0)].flatten(0, 1), self.steps(gap), drive)
         return torch.where((row >= 0).unsqueeze(-1), carried.unflatten(0, row.shape), 0.0)
 
@@ -106,7 +106,7 @@ class BoundedField(nn.Module):
             with_rows_of_zeros(self.push, n_memory),
             with_rows_of_zeros(self.bend.T, n_memory).T,
             self.bend_offset,
-            with_rows_of_zeros(original_drive(self.drive, schema), n_memory),
+            with_rows_of_zeros(original_drive(self.drive.matrix, schema), n_memory),
             decoder.weight,
             decoder.bias,
             low=low,

@@ -19,7 +19,7 @@ from torch.nn import functional
 from clinode.cohort import IrregularBatch
 from clinode.sequence.exponential_steps import ExponentialSteps, flow, steps_over
 from clinode.sequence.gated_system import MOST_HELD, GatedLatentSystem
-from clinode.sequence.inputs import REFERENCE_WINDOW, hours_since
+from clinode.sequence.inputs import REFERENCE_WINDOW, Drive, hours_since
 from clinode.sequence.latent_system import original_drive
 from clinode.sequence.layers import gated_update, linear, matrix
 from clinode.sequence.model import SequenceModel
@@ -64,13 +64,12 @@ class GRUODEBayes(SequenceModel):
 
     def _construct(self, generator: torch.Generator) -> tuple[int, int]:
         hidden, n_variables = self.settings.hidden, len(self.schema.variables)
-        n_inputs = len(self.schema.inputs)
         pace = REFERENCE_WINDOW / self.schema.window
         spread = torch.logspace(*TIME_CONSTANTS, hidden) / pace
         self.log_rate = nn.Parameter(-torch.log(spread))
         self.hold = linear(hidden, hidden, generator)  # r
         self.aim = linear(hidden, hidden, generator)  # g
-        self.drive = nn.Parameter(torch.zeros(hidden, n_inputs))
+        self.drive = Drive(hidden, self.schema)
         bound = 1 / math.sqrt(TOLD)
         told = torch.empty(n_variables, TOLD, TOLD).uniform_(-bound, bound, generator=generator)
         self.tell = nn.Parameter(told)
@@ -89,7 +88,7 @@ class GRUODEBayes(SequenceModel):
             torch.exp(self.log_rate),
             self.hold,
             self.aim,
-            original_drive(self.drive, self.schema),
+            original_drive(self.drive.matrix, self.schema),
             self.memory.rate,
             self.decoder,
             low=self.latent_low,
@@ -127,7 +126,7 @@ class GRUODEBayes(SequenceModel):
         gap = hours_since(batch, query_time, row).flatten()
         drive = None
         if batch.treatments is not None:
-            drive = (batch.rates_after(row) @ self.drive.T).flatten(0, 1)
+            drive = self.drive(batch.rates_after(row)).flatten(0, 1)
         carried = self._flow(states[row.clamp(min=0)].flatten(0, 1), self._steps(gap), drive)
         return torch.where((row >= 0).unsqueeze(-1), carried.unflatten(0, row.shape), 0.0)
 
@@ -167,8 +166,8 @@ class GRUODEBayes(SequenceModel):
         steps = [part.split(batch.sizes) for part in self._steps(batch.gap)]
         drives = doses = None
         if batch.treatments is not None:
-            drives = (batch.treatments.rates(batch.n_rows) @ self.drive.T).split(batch.sizes)
-            doses = (batch.treatments.impulses(batch.n_rows) @ self.drive.T).split(batch.sizes)
+            drives = self.drive(batch.treatments.rates(batch.n_rows)).split(batch.sizes)
+            doses = self.drive(batch.treatments.impulses(batch.n_rows)).split(batch.sizes)
         weight = self.recur.T
         state = mask.new_zeros(len(batch), self.settings.hidden)
         states, flowed = [], []

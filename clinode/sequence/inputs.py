@@ -2,9 +2,9 @@
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
-from clinode.cohort import IrregularBatch
+from clinode.cohort import IrregularBatch, Preprocessor
 
 REFERENCE_WINDOW = 48.0  # hours; features of time are scaled as if every window were this long
 
@@ -50,6 +50,36 @@ def gap_inputs(
 def n_step_inputs(n_variables: int, n_inputs: int) -> int:
     """How many columns these are."""
     return 3 * n_variables + 2 + 2 * n_inputs
+
+
+class Drive(nn.Module):
+    """B u, what treatments do to the state of a field; they do nothing before training.
+
+    The weights are per hour of a 48-hour window, as decays are, so that a rate acts as fast as the
+    field it drives. A treatment that is given in doses alone has no rate, and moves by its weights.
+
+    Args:
+        n_states: Of the field.
+        schema: Of the training part: treatments and the length of its window.
+    """
+
+    pace: Tensor
+
+    def __init__(self, n_states: int, schema: Preprocessor):
+        super().__init__()
+        pace = REFERENCE_WINDOW / schema.window
+        per_hour = [pace if is_rate else 1.0 for is_rate in schema.input_is_rate]
+        self.register_buffer("pace", torch.tensor(per_hour), persistent=False)
+        self.weight = nn.Parameter(torch.zeros(n_states, len(per_hour)))
+
+    @property
+    def matrix(self) -> Float[Tensor, "state input"]:
+        """B, per hour and standardised unit."""
+        return self.weight * self.pace
+
+    def forward(self, u: Float[Tensor, "*place input"]) -> Float[Tensor, "*place state"]:
+        """Of standardised rates, or the jump of standardised doses."""
+        return u @ self.matrix.T
 
 
 def observed_row(batch: IrregularBatch, row: Int64[Tensor, "*place"]) -> Int64[Tensor, "*place"]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch
 from clinode.sequence.diagonal_flow import FilterAlongFlow, response, rotate, transition
-from clinode.sequence.inputs import REFERENCE_WINDOW, n_step_inputs, step_inputs
+from clinode.sequence.inputs import REFERENCE_WINDOW, Drive, n_step_inputs, step_inputs
 from clinode.sequence.latent_system import (
     LinearLatentSystem,
     original_drive,
@@ -71,7 +71,7 @@ class LinearLatentODE(SequenceModel):
         self.aim = linear(n_step, states, generator)
         self.gate_state = matrix(states, states, generator)
         self.correct = matrix(states, n_variables, generator)
-        self.drive = nn.Parameter(torch.zeros(states, n_inputs))
+        self.drive = Drive(states, self.schema)
         self.read = linear(states + n_variables, hidden, generator)
         self.norm = nn.LayerNorm(hidden)
         return states, hidden
@@ -90,7 +90,7 @@ class LinearLatentODE(SequenceModel):
         rate = self.memory.rate
         return LinearLatentSystem(
             torch.block_diag(turn, torch.diag(-rate)),
-            with_rows_of_zeros(original_drive(self.drive, self.schema), len(rate)),
+            with_rows_of_zeros(original_drive(self.drive.matrix, self.schema), len(rate)),
             self.decoder.weight,
             self.decoder.bias,
             low=self.latent_low,
@@ -106,9 +106,9 @@ class LinearLatentODE(SequenceModel):
         cosine, sine = transition(decay, self.frequency, batch.gap)
         drive = None
         if batch.treatments is not None:
-            rates = batch.treatments.rates(batch.n_rows) @ self.drive.T
+            rates = self.drive(batch.treatments.rates(batch.n_rows))
             real, imaginary = response(decay, self.frequency, batch.gap)
-            doses = batch.treatments.impulses(batch.n_rows) @ self.drive.T
+            doses = self.drive(batch.treatments.impulses(batch.n_rows))
             drive = rotate(real, imaginary, rates) + doses
         read_out, recall = self.decoder.weight.split([len(decay) * 2, batch.value.shape[1]], dim=1)
         gate = self.gate(step).masked_fill(~batch.is_observed.unsqueeze(1), -torch.inf)
@@ -139,7 +139,7 @@ class LinearLatentODE(SequenceModel):
         decay = torch.exp(self.log_decay)
         flowed = rotate(*transition(decay, self.frequency, gap), states[held])
         if batch.treatments is not None:
-            given = batch.rates_after(row) @ self.drive.T
+            given = self.drive(batch.rates_after(row))
             flowed = flowed + rotate(*response(decay, self.frequency, gap), given)
         return torch.where(known.unsqueeze(-1), flowed, 0.0)
 

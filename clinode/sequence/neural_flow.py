@@ -15,7 +15,7 @@ from clinode.cohort import IrregularBatch
 from clinode.sequence.coupling import CouplingMap
 from clinode.sequence.diagonal_flow import response, rotate, transition
 from clinode.sequence.flow_system import FlowLatentSystem
-from clinode.sequence.inputs import REFERENCE_WINDOW, hours_since, n_step_inputs, step_inputs
+from clinode.sequence.inputs import REFERENCE_WINDOW, Drive, hours_since, n_step_inputs, step_inputs
 from clinode.sequence.latent_system import original_drive
 from clinode.sequence.layers import gated_update, linear, matrix
 from clinode.sequence.model import SequenceModel
@@ -63,7 +63,7 @@ class NeuralFlow(SequenceModel):
         frequency[::2] = 0.0
         self.frequency = nn.Parameter(frequency)
         self.map = CouplingMap(states, self.settings.coupling, generator)
-        self.drive = nn.Parameter(torch.zeros(states, len(self.schema.inputs)))
+        self.drive = Drive(states, self.schema)
         n_inward = n_step_inputs(len(self.schema.variables), len(self.schema.inputs))
         self.inward = linear(n_inward, 3 * states, generator)
         self.recur = matrix(3 * states, states, generator)
@@ -78,7 +78,7 @@ class NeuralFlow(SequenceModel):
             torch.exp(self.log_decay),
             self.frequency,
             self.map,
-            original_drive(self.drive, self.schema),
+            original_drive(self.drive.matrix, self.schema),
             self.memory.rate,
             self.decoder,
             low=self.latent_low,
@@ -97,7 +97,7 @@ class NeuralFlow(SequenceModel):
         w = self.map(states[row.clamp(min=0)])
         w = rotate(*transition(decay, self.frequency, gap), w)
         if batch.treatments is not None:
-            given = batch.rates_after(row) @ self.drive.T
+            given = self.drive(batch.rates_after(row))
             w = w + rotate(*response(decay, self.frequency, gap), given)
         return torch.where((row >= 0).unsqueeze(-1), self.map.inverse(w), 0.0)
 
@@ -116,8 +116,8 @@ class NeuralFlow(SequenceModel):
         parts = [part.split(batch.sizes) for part in columns]
         drives = None
         if batch.treatments is not None:
-            rates = batch.treatments.rates(batch.n_rows) @ self.drive.T
-            doses = batch.treatments.impulses(batch.n_rows) @ self.drive.T
+            rates = self.drive(batch.treatments.rates(batch.n_rows))
+            doses = self.drive(batch.treatments.impulses(batch.n_rows))
             driven = rotate(*response(decay, self.frequency, batch.gap), rates) + doses
             drives = driven.split(batch.sizes)
         weight = self.recur.T

@@ -17,6 +17,7 @@ def sigmoid(x):
 def follow(model, batch) -> tuple[np.ndarray, np.ndarray]:
     """States before and after each row of one subject, from the equations of the paper."""
     p = {key: value.numpy() for key, value in model.state_dict().items()}
+    B = model.drive.matrix.detach().numpy()
     n, rate = model.settings.hidden, np.exp(p["log_rate"])
     value, mask, time = (part.numpy() for part in (batch.value, batch.mask, batch.time))
     remembered = model.memory.before(batch).detach().numpy()
@@ -32,9 +33,9 @@ def follow(model, batch) -> tuple[np.ndarray, np.ndarray]:
     for row in range(batch.n_rows):
         if row:
             span = (time[row - 1], time[row])
-            drive = p["drive"] @ rates[row]
+            drive = B @ rates[row]
             x = solve_ivp(field, span, x, args=(drive,), rtol=1e-10, atol=1e-12).y[:, -1]
-        x = x + p["drive"] @ doses[row]
+        x = x + B @ doses[row]
         before.append(x)
         if mask[row].any():
             mean = p["decoder.weight"] @ np.concatenate([x, remembered[row]]) + p["decoder.bias"]

@@ -8,6 +8,7 @@ import torch
 from clinode.cohort import Classify, Forecast, Preprocessor
 from clinode.errors import ArgumentError
 from clinode.sequence import MODELS, SequenceModel, model_from_config
+from clinode.sequence.inputs import Drive
 
 DOUBLE = torch.float64
 TASKS = ("classified", "forecast")
@@ -166,17 +167,15 @@ def test_hours_named_otherwise_give_the_same_prediction(tables, build, pack, nam
         ),
     }
     # A window sixty times as long, with everything in it as far apart: its own scale is all that a
-    # model knows of time. Doses are amounts and rates are per hour, so only rates stay the same.
+    # model knows of time. A rate is told by its level, so it stays the same; doses and the amounts
+    # that families without a field read do not.
     shown = []
     for part in (tables, stretched):
         part = {**part, "inputs": part["inputs"][part["inputs"]["end"].notna()]}
         records = pack(part, Classify("died"))
         model = build(records, name)
         with torch.no_grad():
-            driven = [p for key, p in model.named_parameters() if key.endswith("drive")]
-            for drive in driven:
-                drive.zero_()
-            if not driven:
+            if not any(isinstance(part, Drive) for part in model.modules()):
                 model.inward.weight[:, -2 * len(records.schema.inputs) :] = 0
             for committee in (model.head.statistics, model.head.binned):
                 committee.tower.inward.weight.zero_()

@@ -13,6 +13,7 @@ def as_numpy(model) -> dict[str, np.ndarray]:
 def follow(model, batch, jump_tolerance=1e-12) -> np.ndarray:
     """The controlled equation along its path, by an adaptive solver from segment to segment."""
     p = as_numpy(model)
+    B = model.field.drive.matrix.detach().numpy()
     hidden, inner = model.settings.hidden, model.settings.field_hidden
     n_variables = batch.value.shape[1]
     decay = np.exp(p["field.log_decay"])
@@ -33,10 +34,10 @@ def follow(model, batch, jump_tolerance=1e-12) -> np.ndarray:
     counts, states = np.zeros(n_variables), []
     for row in range(batch.n_rows):
         if row:
-            drive = p["field.drive"] @ rates[row]
+            drive = B @ rates[row]
             span = (time[row - 1], time[row])
             z = solve_ivp(in_time, span, z, args=(drive,), rtol=1e-11, atol=1e-13).y[:, -1]
-        z = z + p["field.drive"] @ doses[row]
+        z = z + B @ doses[row]
         counts = counts + mask[row]
         goal = np.concatenate(
             [np.where(mask[row], value[row], path[:n_variables]), np.sqrt(counts)]

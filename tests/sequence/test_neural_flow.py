@@ -15,7 +15,7 @@ def model(forecast, build):
 def flow(model, z, hours, u):
     """F(t, z) from its definition: a complex exponential behind the map."""
     rate = torch.complex(-torch.exp(model.log_decay), model.frequency)
-    w, drive = torch.complex(*model.map(z).chunk(2, -1)), torch.complex(*(model.drive @ u).chunk(2))
+    w, drive = torch.complex(*model.map(z).chunk(2, -1)), torch.complex(*model.drive(u).chunk(2))
     rest = -drive / rate
     moved = rest + torch.exp(rate * hours) * (w - rest)
     return model.map.inverse(torch.cat([moved.real, moved.imag], -1))
@@ -70,7 +70,7 @@ def test_its_one_equilibrium_is_where_the_linear_motion_rests(model):
     u = torch.tensor([0.2, 0.5], dtype=DOUBLE)
     scale = torch.tensor(model.schema.input_scale, dtype=DOUBLE)
     rate = torch.complex(-torch.exp(model.log_decay), model.frequency)
-    rest = -torch.complex(*(model.drive @ (u / scale)).chunk(2)) / rate
+    rest = -torch.complex(*model.drive(u / scale).chunk(2)) / rate
     expected = model.map.inverse(torch.cat([rest.real, rest.imag])).detach()
     found = clinode.find_equilibria(system, u=u, box=[(-20.0, 20.0)] * system.n_states)
     assert len(found) == 1
