@@ -7,6 +7,7 @@ autoregression, and ranking by strength.
 
 import argparse
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,8 @@ class UnevenWilsonCowan(System):
 
     def vector_field(self, t, x, u):
         E, I = x.chunk(2, dim=-1)
-        to_e = _response(6 * E - 8 * I + 3 * E @ self.W.T + self.P + self.g * u, 1.3, 2.5)
-        to_i = _response(8 * E - I, 2.0, 2.5)
+        to_e = response(6 * E - 8 * I + 3 * E @ self.W.T + self.P + self.g * u, 1.3, 2.5)
+        to_i = response(8 * E - I, 2.0, 2.5)
         rate_e = (-E + (1 - E) * to_e) / self.tau_e
         rate_i = (-I + (1 - I) * to_i) / self.tau_i
         return torch.cat([rate_e, rate_i], dim=-1)
@@ -63,7 +64,7 @@ class UnevenWilsonCowan(System):
         return x[..., : x.shape[-1] // 2]
 
 
-def _response(drive, slope, threshold):
+def response(drive, slope, threshold):
     """Logistic, less its value at 0."""
     return torch.sigmoid(slope * (drive - threshold)) - float(
         scipy.special.expit(-slope * threshold)
@@ -143,10 +144,10 @@ def partial_rank(a, b, c):
     return (ab - ac * bc) / np.sqrt((1 - ac**2) * (1 - bc**2))
 
 
-def compare(truth, other, strength, targets):
-    """Figures of one linearization against the true one."""
+def compare(truth, other, strength, targets, stimulated):
+    """Figures of one linearization against the true one, for inputs into these regions."""
     n = truth[2].shape[0]
-    off = ~np.eye(n, dtype=bool)
+    off = np.arange(n)[:, None] != stimulated
     G = [
         [
             C @ np.linalg.solve(2j * np.pi * f * np.eye(len(A)) - A, B)
@@ -161,10 +162,10 @@ def compare(truth, other, strength, targets):
     gram, own = (np.einsum("tij,tkj->ik", r, r) * dt for r in (g, h))
     ranks, partial = [], []
     for target in targets:
-        outside = np.setdiff1d(np.arange(n), target)
+        outside = ~np.isin(stimulated, target)
         true, said = (-np.log((r[:, target].mean(1) ** 2).sum(0))[outside] for r in (g, h))
         ranks.append(scipy.stats.spearmanr(true, said)[0])
-        partial.append(partial_rank(true, said, strength[outside]))
+        partial.append(partial_rank(true, said, strength[stimulated[outside]]))
     poles = [np.linalg.eigvals(A) for A in (truth[0], other[0])]
     slow = poles[0][np.argsort(np.abs(poles[0].real))[:10]]
     apart = [np.abs(poles[1] - p).min() / abs(p) for p in slow]
@@ -179,33 +180,31 @@ def compare(truth, other, strength, targets):
     }
 
 
-def by_strength(truth, strength, targets):
+def by_strength(truth, strength, targets, stimulated):
     """Rank correlation of the true energies with those that strength alone would order."""
     g, _ = impulse_responses(*truth)
     ranks = []
     for target in targets:
-        outside = np.setdiff1d(np.arange(len(strength)), target)
+        outside = ~np.isin(stimulated, target)
         true = -np.log((g[:, target].mean(1) ** 2).sum(0))[outside]
-        ranks.append(scipy.stats.spearmanr(true, -strength[outside])[0])
+        ranks.append(scipy.stats.spearmanr(true, -strength[stimulated[outside]])[0])
     return np.mean(ranks)
 
 
-def pulse_levels(n):
-    """One 100 ms pulse of two deviations a region, (region, point, region)."""
-    levels = np.zeros((n, 60, n))
-    levels[np.arange(n), :10, np.arange(n)] = 2 * LEVEL
+def pulse_levels(regions, n_inputs):
+    """One 100 ms pulse of two deviations a region, (pulse, point, input)."""
+    levels = np.zeros((len(regions), 60, n_inputs))
+    levels[np.arange(len(regions)), :10, regions] = 2 * LEVEL
     return levels
 
 
-def pulse_agreement(true, said):
-    """Median correlation of off-target answers, (region, point, region) each."""
-    n = len(true)
-    return np.median(
-        [
-            np.corrcoef(np.delete(true[i], i, 1).ravel(), np.delete(said[i], i, 1).ravel())[0, 1]
-            for i in range(n)
-        ]
-    )
+def pulse_agreement(true, said, regions):
+    """Median correlation of answers elsewhere than in the stimulated region of each pulse."""
+    apart = [
+        np.corrcoef(np.delete(t, region, 1).ravel(), np.delete(s, region, 1).ravel())[0, 1]
+        for t, s, region in zip(true, said, regions, strict=True)
+    ]
+    return np.median(apart)
 
 
 def main():
@@ -251,63 +250,105 @@ def main():
         )
 
 
-def one_seed(W, labels, seed, args):
-    """Figures by model, of one truth and one recording of it."""
+@dataclass(frozen=True)
+class Scene:
+    """One truth, one recording of it, and what fits of the recording are asked."""
+
+    truth: UnevenWilsonCowan
+    rest: torch.Tensor
+    recording: Recording
+    deviation: float  # of the recorded outputs, all together
+    held_levels: np.ndarray
+    held_outputs: np.ndarray
+    targets: list[np.ndarray]
+
+    @property
+    def strength(self) -> np.ndarray:
+        """Summed connections into each region."""
+        return self.truth.W.numpy().sum(1)
+
+    @property
+    def stimulated(self) -> np.ndarray:
+        """Positions of the regions that the recording stimulates."""
+        places = {name: place for place, name in enumerate(self.recording.regions)}
+        return np.array([places[name] for name in self.recording.stimulated])
+
+    @property
+    def linear(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The truth at its rest, for inputs into the stimulated regions."""
+        A, B, C = at_rest(self.truth, self.rest)
+        return A, B[:, self.stimulated], C
+
+    def judge(self, system, seconds):
+        """Figures of one system fitted to the recording, at its own rest."""
+        own_rest, places = rest_of(system), self.stimulated
+        n = len(self.strength)
+        row = compare(self.linear, at_rest(system, own_rest), self.strength, self.targets, places)
+        at = system.output(0.0, own_rest, torch.zeros(len(places)).double()).detach().numpy()
+        row["rest"] = np.abs(at - self.rest[:n].numpy()).max() / self.deviation
+        true = run(self.truth, self.rest, pulse_levels(places, n)) - self.rest[:n].numpy()
+        said = run(system, own_rest, pulse_levels(np.arange(len(places)), len(places))) - at
+        row["pulse r"] = pulse_agreement(true, said, places)
+        free, held = run(system, own_rest, self.held_levels[..., places]), self.held_outputs
+        row["R2"] = 1 - ((free - held) ** 2).mean() / ((held - held.mean((0, 1))) ** 2).mean()
+        row["seconds"] = seconds
+        return row
+
+
+def scene_of(W, labels, seed, *, minutes, kept, n_stimulated):
+    """Simulate a network and its recording; regions beyond `n_stimulated` get no input."""
     truth = UnevenWilsonCowan(W, seed, labels)
     rest = rest_of(truth)
-    linear = at_rest(truth, rest)
-    poles = np.linalg.eigvals(linear[0])
+    poles = np.linalg.eigvals(at_rest(truth, rest)[0])
     slowest = poles[np.argmax(poles.real)]
     low, high = rest[: len(W)].min(), rest[: len(W)].max()
     print(f"seed {seed}: rest E {low:.3f} to {high:.3f}, slowest pole {slowest:.2f} 1/s")
     draw = np.random.default_rng(1000 + seed)
     n = len(W)
-    n_sessions = max(1, round(args.minutes * 2))
     begun = time.perf_counter()
-    levels = random_levels(draw, n_sessions, 3000, n)
-    levels[..., draw.permutation(n)[args.stimulated :]] = 0
+    levels = random_levels(draw, max(1, round(minutes * 2)), 3000, n)
+    levels[..., draw.permutation(n)[n_stimulated:]] = 0
     clean = run(truth, rest, levels)
     deviation = np.sqrt(((clean - clean.mean((0, 1))) ** 2).mean())
     values = clean + draw.normal(0, 0.01 * deviation, clean.shape)
-    values[draw.random(values.shape[:2]) >= args.kept] = np.nan
+    values[draw.random(values.shape[:2]) >= kept] = np.nan
     print(f"seed {seed}: simulated in {time.perf_counter() - begun:.0f} s")
     stimulated = tuple(labels[i] for i in np.flatnonzero(np.abs(levels).max((0, 1)) > 0))
     columns = [labels.index(s) for s in stimulated]
-    recording = Recording(STEP, values, levels[..., columns], labels, stimulated)
     held = random_levels(draw, 4, 1000, n)
-    held_true = run(truth, rest, held)
-    pulses = pulse_levels(n)
-    pulse_true = run(truth, rest, pulses) - rest[:n].numpy()
-    targets = [draw.choice(n, 6, replace=False) for _ in range(20)]
-    strength = W.sum(1)
-    rows = {"strength": {"EN-off": by_strength(linear, strength, targets)}}
+    held[..., np.setdiff1d(np.arange(n), columns)] = 0
+    return Scene(
+        truth=truth,
+        rest=rest,
+        recording=Recording(STEP, values, levels[..., columns], labels, stimulated),
+        deviation=deviation,
+        held_levels=held,
+        held_outputs=run(truth, rest, held),
+        targets=[draw.choice(n, 6, replace=False) for _ in range(20)],
+    )
 
-    def judge(system, seconds):
-        own_rest = rest_of(system)
-        row = compare(linear, at_rest(system, own_rest), strength, targets)
-        u = torch.zeros(n).double()
-        at = system.output(0.0, own_rest, u).detach().numpy()
-        row["rest"] = np.abs(at - rest[:n].numpy()).max() / deviation
-        row["pulse r"] = pulse_agreement(pulse_true, run(system, own_rest, pulses) - at)
-        free = run(system, own_rest, held)
-        row["R2"] = (
-            1
-            - ((free - held_true) ** 2).mean() / ((held_true - held_true.mean((0, 1))) ** 2).mean()
-        )
-        row["seconds"] = seconds
-        return row
 
+def one_seed(W, labels, seed, args):
+    """Figures by model, of one truth and one recording of it."""
+    n = len(W)
+    scene = scene_of(
+        W, labels, seed, minutes=args.minutes, kept=args.kept, n_stimulated=args.stimulated
+    )
+    ranked = by_strength(scene.linear, scene.strength, scene.targets, scene.stimulated)
+    rows = {"strength": {"EN-off": ranked}}
+    recording = scene.recording
     names = {
-        "inputs": (Quantity("stimulus", "1", stimulated),),
+        "inputs": (Quantity("stimulus", "1", recording.stimulated),),
         "outputs": (Quantity("activity", "1", labels),),
     }
     if args.kept == 1.0 and args.stimulated == n:
+        values, levels = recording.values, recording.stimulation
         begun = time.perf_counter()
         fit = fit_autoregression(values, levels, STEP, **names)
-        rows["ARX"] = judge(fit.system, time.perf_counter() - begun)
+        rows["ARX"] = scene.judge(fit.system, time.perf_counter() - begun)
         begun = time.perf_counter()
         fit = identify_subspace(values, levels, STEP, n_states=2 * n, **names)
-        rows["subspace"] = judge(fit.system, time.perf_counter() - begun)
+        rows["subspace"] = scene.judge(fit.system, time.perf_counter() - begun)
     short = 15 if args.kept > 0.5 else 20
     config = NetworkConfig(
         phases=(
@@ -324,8 +365,7 @@ def one_seed(W, labels, seed, args):
     )
     learned = learn_network(recording, config, generator=torch.Generator().manual_seed(seed))
     print(f"seed {seed}: {learned.verdict}")
-    if args.stimulated == n:
-        rows["network"] = judge(learned.system, learned.seconds)
+    rows["network"] = scene.judge(learned.system, learned.seconds)
     return rows
 
 
