@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         physiology,
         report,
         sequence,
+        similarity,
         training,
         units,
     )
@@ -172,6 +173,7 @@ _ROOMS = (
     "physiology",
     "report",
     "sequence",
+    "similarity",
     "training",
     "units",
 )
@@ -439,6 +441,7 @@ __all__ = [
     "separatrix",
     "sequence",
     "silence",
+    "similarity",
     "simulate",
     "simulate_cohort",
     "simulate_connectome",

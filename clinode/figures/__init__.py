@@ -16,6 +16,7 @@ from .networks import connectome_figure, network_figure, region_traces_figure
 from .neurons import neuron_figure
 from .picture import data_uri, styled
 from .seizure import eeg_figure, epileptor_figure
+from .similarity import model_ranking_figure, rdm_figure
 from .stimulation import adaptive_figure, stimulus_figure
 from .synapses import fluctuation_figure, plasticity_figure, synapse_figure
 
@@ -38,6 +39,7 @@ __all__ = [
     "impedance_figure",
     "mach_bands_figure",
     "minimal_intervention_figure",
+    "model_ranking_figure",
     "network_figure",
     "neuron_figure",
     "onset_figure",
@@ -45,6 +47,7 @@ __all__ = [
     "places_figure",
     "plasticity_figure",
     "ranking_figure",
+    "rdm_figure",
     "reaching_figure",
     "recall_figure",
     "region_traces_figure",

@@ -1,0 +1,31 @@
+"""How alike representations are: RDMs, kernel alignment, shapes, predictivity, noise ceilings."""
+
+from .ceiling import ModelRanking, NoiseCeiling, noise_ceiling, rank_models
+from .compare import Comparison, compare
+from .cortex import EnergyCortex
+from .kernels import Alignment, cka
+from .layers import layer_patterns
+from .predict import Predictivity, linear_predictivity
+from .rdm import RDM, rdm, rdm_from_vector
+from .shape import CanonicalCorrelations, canonical_correlations, procrustes_distance
+
+__all__ = [
+    "RDM",
+    "Alignment",
+    "CanonicalCorrelations",
+    "Comparison",
+    "EnergyCortex",
+    "ModelRanking",
+    "NoiseCeiling",
+    "Predictivity",
+    "canonical_correlations",
+    "cka",
+    "compare",
+    "layer_patterns",
+    "linear_predictivity",
+    "noise_ceiling",
+    "procrustes_distance",
+    "rank_models",
+    "rdm",
+    "rdm_from_vector",
+]
