@@ -21,6 +21,7 @@ from clinode.cohort.columns import (
 )
 from clinode.cohort.ledger import Entry
 from clinode.cohort.meds import is_meds, stage_meds
+from clinode.cohort.meds_written import is_written_meds, stage_written_meds
 from clinode.cohort.physionet2012 import (
     add_death_within_90_days,
     are_p12_outcomes,
@@ -30,6 +31,7 @@ from clinode.cohort.physionet2012 import (
 )
 from clinode.cohort.policy import Policy
 from clinode.cohort.schema import CohortSchema
+from clinode.cohort.shard import Shard
 from clinode.cohort.sources import Source, open_source
 from clinode.cohort.staging import Staged, check_columns, name_sql, stage_long, stage_wide
 from clinode.cohort.subject_tables import Cells, read_cells
@@ -125,6 +127,8 @@ def read_cohort(
     used = replace(used, strict=strict or used.strict)
 
     def stage(connection: duckdb.DuckDBPyConnection) -> Parts:
+        if chosen == "meds" and mapping is None and is_written_meds(Path(_one_path(path))):
+            return stage_written_meds(connection, Path(_one_path(path)), policy=used, shard=Shard())
         if chosen == "meds":
             return stage_meds(
                 connection,
