@@ -57,6 +57,11 @@ def ece(table: ScoreTable, n_bins: int = N_BINS) -> PerResample:
     return ratio(np.abs(excess).sum(axis=1), mass.sum(axis=1))
 
 
+def recenter(value: float, resampled: Float[np.ndarray, " resample"]) -> np.ndarray:
+    """Resampled ECEs around the value: resampling adds noise, and noise adds to an ECE."""
+    return np.maximum(resampled - resampled.mean() + value, 0.0)
+
+
 def calibration_curve(
     outcome: Float[np.ndarray, " record"],
     probability: Float[np.ndarray, " record"],

@@ -6,7 +6,7 @@ judged by cross-validation over subjects against leaving the risk as it is; more
 records, and where no map is better beyond chance none is taken.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,17 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from clinode.errors import ArgumentError, SchemaError
-from clinode.evaluation.calibration import ece
-from clinode.evaluation.scores import ScoredRecords
-from clinode.statistics import Bootstrap, Estimate, bootstrap
+from clinode.evaluation.calibration import (
+    calibration_intercept,
+    calibration_slope,
+    ece,
+    recenter,
+)
+from clinode.evaluation.scores import PerResample, ScoredRecords, ScoreTable
+from clinode.statistics import Bootstrap, Estimate, bootstrap, percentile_interval
 
 METHODS = ("temperature", "platt", "isotonic")
+MEASURES = ("log_loss", "brier", "ece", "calibration_slope", "calibration_intercept")
 N_FOLDS = 10
 FEWEST = 20  # subjects with the outcome, and without it
 _COLDEST, _HOTTEST = -3.0, 3.0  # log of the temperature
@@ -39,8 +45,8 @@ class Recalibration:
             with slope `slope`.
         value: (knot,) the map there.
         slope: Beyond the knots.
-        evidence: One row a method and "none": cross-validated log loss, Brier score and ECE, and
-            the paired difference of the log loss from "none" with its 95 % interval over subjects.
+        evidence: One row a method and "none": `MEASURES`, cross-validated, with 95 % intervals over
+            subjects, and the paired difference of the log loss from "none".
         n_records, n_events: What it was fitted on.
         verdict: In words.
     """
@@ -67,7 +73,7 @@ class Recalibration:
             [
                 {
                     "method": row["method"],
-                    **{name: row[name].value for name in ("log_loss", "brier", "ece")},
+                    **{name: row[name].value for name in MEASURES},
                     "difference": row["difference"].value,
                     "low": row["difference"].low,
                     "high": row["difference"].high,
@@ -240,16 +246,35 @@ def _evidence(
         statistics[f"log_loss/{name}"] = _mean_of(_log_loss(x, y))
         statistics[f"brier/{name}"] = _mean_of((expit(x) - y) ** 2)
         scored = ScoredRecords.sort(y, expit(x))
-        statistics[f"ece/{name}"] = lambda w, scored=scored: ece(scored.count(w))
+        for measure, compute in _OF_SCORES.items():
+            statistics[f"{measure}/{name}"] = _of_scores(compute, scored)
     sample = bootstrap(statistics, whose, n_resamples=n_resamples, seed=seed)
     return [
         {
             "method": name,
-            **{m: sample.estimate(f"{m}/{name}") for m in ("log_loss", "brier", "ece")},
+            **{measure: _estimated(sample, measure, name) for measure in MEASURES},
             "difference": _difference(sample, name),
         }
         for name in shown
     ]
+
+
+_OF_SCORES = {
+    "ece": ece,
+    "calibration_slope": calibration_slope,
+    "calibration_intercept": calibration_intercept,
+}
+_NO_VALUE = "the predictions separate the two classes"
+
+
+def _of_scores(compute: Callable[[ScoreTable], PerResample], scored: ScoredRecords):
+    return lambda weights: compute(scored.count(weights))
+
+
+def _estimated(sample: Bootstrap, measure: str, name: str) -> Estimate:
+    value, resampled = (part[f"{measure}/{name}"] for part in (sample.value, sample.resampled))
+    shown = recenter(value, resampled) if measure == "ece" else resampled
+    return percentile_interval(value, shown, why=_NO_VALUE)
 
 
 def _mean_of(value: np.ndarray):

@@ -21,8 +21,8 @@ def drawn(n, seed=0, map=lambda z: z):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_distorted_risk_comes_back_to_the_truth(method):
-    shown, outcome, truth = drawn(20_000, map=lambda z: 2.5 * z)
-    found = fit_recalibration(shown, outcome, method=method, **QUICK)
+    shown, outcome, truth = drawn(12_000, map=lambda z: 2.5 * z)
+    found = fit_recalibration(shown, outcome, method=method, n_resamples=50)
     away = np.abs(expit(found.apply(shown)) - expit(truth))
     assert away.mean() < (0.02 if method == "isotonic" else 0.01)
     assert np.abs(expit(shown) - expit(truth)).mean() > 0.07
@@ -53,6 +53,19 @@ def test_a_temperature_keeps_even_odds_and_lies_where_the_log_loss_is_flat():
     assert found.apply(np.zeros(1)) == 0.0
     inverse = brentq(lambda beta: (outcome - expit(beta * shown)) @ shown, 0.05, 5.0)
     assert found.slope == pytest.approx(inverse, rel=1e-5)
+
+
+def test_the_evidence_names_slope_and_intercept_before_and_after():
+    shown, outcome, _ = drawn(3000, seed=4, map=lambda z: 2 * z - 1)
+    rows = {row["method"]: row for row in fit_recalibration(shown, outcome, **QUICK).evidence}
+    slope, intercept = (f"calibration_{name}" for name in ("slope", "intercept"))
+    assert rows["none"][slope].low < 0.5 < rows["none"][slope].high  # the truth is (shown + 1) / 2
+    assert rows["none"][intercept].low > 0.1
+    for measure, right in ((slope, 1.0), (intercept, 0.0)):
+        assert rows["platt"][measure].low < right < rows["platt"][measure].high
+    assert rows["platt"]["ece"].high < rows["none"]["ece"].low
+    for row in rows.values():
+        assert row["ece"].low <= row["ece"].value <= row["ece"].high
 
 
 def test_isotonic_is_that_of_scikit_learn_at_every_record():
