@@ -9,6 +9,7 @@ observations come in, and keeps the long-run coverage whatever the drift.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
@@ -98,19 +99,23 @@ class SplitConformal:
         variable: Integer[np.ndarray, " query"],
         score: Float[np.ndarray, " query"],
         *,
+        record: Integer[np.ndarray, " query"] | None = None,
         level: float = 0.9,
         step: float = STEP,
     ) -> Float[np.ndarray, " query"]:
-        """The factor before each query, where those before it have been observed.
+        """The factor of each query, where those of the records before it have been observed.
 
         Each variable has a level of its own, which moves by `step` times the difference between
         what was missed and what may be missed: up after a miss, down a little after a hit. Over n
-        queries of a variable the share of misses is then within (max(level, 1 - level) + step) /
-        (n step) of 1 - level, whatever the scores are.
+        queries of a variable, of which a record has at most m, the share of misses is then within
+        (max(level, 1 - level) + m step) / (n step) of 1 - level, whatever the scores are.
 
         Args:
             variable: Position of the variable of each query, in the order of observation.
             score: |observed - mean| / spread of each query, known only after it.
+            record: Whose query it is; those of one record stand together and are forecast at one
+                time, so they share the factor that held before the first of them. By default each
+                query is a record of its own.
             level: Share of observations to hold.
             step: Larger follows a drift faster, with intervals that change more.
 
@@ -119,7 +124,7 @@ class SplitConformal:
 
         Raises:
             ArgumentError: Lengths disagree, a level or the step is not within (0, 1), a variable is
-                out of range, or a score is negative or not finite.
+                out of range, a score is negative or not finite, or a record comes twice.
         """
         for name, value in (("level", level), ("step", step)):
             if not 0 < value < 1:
@@ -131,14 +136,12 @@ class SplitConformal:
         held = self._held()
         moving = np.full(self.n_variables, level)
         found = np.empty(len(score))
-        for query, (v, own) in enumerate(zip(variable, score, strict=True)):
-            if moving[v] >= 1:
-                # every score is finite, so this interval holds and the level comes down
-                found[query] = math.inf
-            else:
-                found[query] = -math.inf if moving[v] <= 0 else factor(held[v], float(moving[v]))
-            missed = own > found[query]
-            moving[v] += step * (missed - (1 - level))
+        for queries in _by_record(record, len(score)):
+            asked, place = np.unique(variable[queries], return_inverse=True)
+            own = np.array([_moved_factor(held[v], float(moving[v])) for v in asked])
+            found[queries] = own[place]
+            excess = (score[queries] > found[queries]) - (1 - level)
+            moving[asked] += step * np.bincount(place, excess, minlength=len(asked))
         return np.maximum(found, 0.0)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -176,6 +179,25 @@ def factor(score: Float[np.ndarray, " query"], level: float) -> float:
     # the product may come out a rounding error above a whole number, which must not cost a rank
     rank = math.ceil((len(score) + 1) * level * (1 - 1e-12))
     return math.inf if rank > len(score) else float(score[max(rank, 1) - 1])
+
+
+def _moved_factor(score: np.ndarray, level: float) -> float:
+    # every score is finite, so an interval without an end holds and brings the level down
+    if level >= 1:
+        return math.inf
+    return -math.inf if level <= 0 else factor(score, level)
+
+
+def _by_record(record: np.ndarray | None, n: int) -> list[slice]:
+    """The queries of each record, in order."""
+    if record is None:
+        return [slice(k, k + 1) for k in range(n)]
+    if len(record) != n:
+        raise ArgumentError(f"{n} queries, but {len(record)} records")
+    edges = [0, *(np.flatnonzero(np.diff(record)) + 1).tolist(), n] if n else [0]
+    if len(edges) - 1 != len(np.unique(record)):
+        raise ArgumentError("the queries of one record must stand together")
+    return [slice(low, high) for low, high in pairwise(edges)]
 
 
 def fit_conformal(

@@ -102,6 +102,27 @@ def test_adaptive_levels_follow_the_recursion_by_variable():
     np.testing.assert_array_equal(woven.reshape(-1, 2), np.stack([alone, alone], axis=1))
 
 
+def test_queries_of_one_record_share_the_factor_that_held_before_it():
+    rng = np.random.default_rng(5)
+    n, most, step = 600, 4, 0.02
+    sizes = rng.integers(1, most + 1, n)
+    record, score = np.repeat(np.arange(n), sizes), rng.exponential(size=sizes.sum())
+    score *= np.exp(2 * np.sin(record / 60))
+    held, zero = np.sort(rng.exponential(size=300)), np.zeros(len(record), dtype=int)
+    found = calibrated(held).adaptive_factors(zero, score, record=record, step=step)
+    level = 0.9
+    for r in range(n):  # by hand, a record at a time
+        own = record == r
+        expected = factor(held, level) if level < 1 else math.inf
+        assert (found[own] == expected).all()
+        level += step * ((score[own] > expected) - 0.1).sum()
+    assert abs((score > found).mean() - 0.1) <= (0.9 + most * step) / (len(record) * step)
+    alone = calibrated(held).adaptive_factors(zero, score, record=np.arange(len(score)), step=step)
+    np.testing.assert_array_equal(alone, calibrated(held).adaptive_factors(zero, score, step=step))
+    with pytest.raises(ArgumentError, match="stand together"):
+        calibrated(held).adaptive_factors(zero[:3], score[:3], record=np.array([0, 1, 0]))
+
+
 def test_stored_scores_come_back_and_altered_ones_are_refused():
     found = calibrated(np.arange(300.0), np.arange(300) % 3, n_variables=5)
     again = SplitConformal.from_arrays(found.to_arrays())
