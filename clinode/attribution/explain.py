@@ -17,9 +17,10 @@ from clinode.attribution.baselines import (
     sex_of,
 )
 from clinode.attribution.events import given_events, known_statics, measured_events
+from clinode.attribution.explained import explained_of
 from clinode.attribution.methods import MethodConfig, RowAttributions, explain_rows, method_named
 from clinode.attribution.rows import RecordRows
-from clinode.cohort import Classify, Cohort, PackedRecords
+from clinode.cohort import Cohort, PackedRecords
 from clinode.errors import ArgumentError
 from clinode.training import Run
 
@@ -76,9 +77,9 @@ def explain(
     method_named(method)
     choose = baseline_named(baseline)
     config = MethodConfig(tolerance=tolerance, n_steps=n_steps, batch_size=batch_size)
-    task = _classifies(run)
+    outcome = explained_of(run.task).name
     _check_hours(window, at)
-    records = PackedRecords.build(cohort, run.schema, task, with_targets=False, at=at)
+    records = PackedRecords.build(cohort, run.schema, run.task, with_targets=False, at=at)
     positions = _last_of_each(records, cohort, subjects)
     observed = measured_events(cohort, records, positions)
     given = given_events(cohort, records, positions)
@@ -112,18 +113,9 @@ def explain(
         gates=gates,
         method=method,
         baseline=baseline,
-        outcome=task.outcome,
+        outcome=outcome,
         tolerance=tolerance,
     )
-
-
-def _classifies(run: Run) -> Classify:
-    if not isinstance(run.task, Classify):
-        raise ArgumentError(
-            "explain attributes a logit, and this run forecasts values",
-            fix="use clinode.attribution.attribute on one forecast value",
-        )
-    return run.task
 
 
 def _check_hours(window: float | None, at: float | None) -> None:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from clinode.attribution.explained import explained_of
 from clinode.cohort import IrregularBatch, PackedRecords
 from clinode.sequence import SequenceModel
 
@@ -45,6 +46,7 @@ class RecordRows:
         self.records = records
         self.positions = positions
         self.device = next(model.parameters()).device
+        self._read = explained_of(records.task).read
         self._model = deepcopy(model).double().eval().requires_grad_(False)
         batch = records.batch(positions, dtype=torch.float64)
         cell_row, cell_variable, holder, ordinal = _cells(batch)
@@ -79,7 +81,7 @@ class RecordRows:
     def __call__(
         self, rows: Float[Tensor, "version width"], which: Int64[Tensor, " version"]
     ) -> Float[Tensor, " version"]:
-        """The logit of each version; `which` names the record that it is a version of."""
+        """The explained output of each version; `which` names the record that it is one of."""
         positions = self.positions[which.numpy()]
         # a batch is sorted by length, copies of a record in the order they came
         order = torch.from_numpy(np.argsort(-self.records.lengths[positions], kind="stable"))
@@ -97,8 +99,8 @@ class RecordRows:
         version = batch.replace(
             value=value, static=rows[:, : self.n_statics], treatments=treatments
         )
-        logit = self._model(version.to(self.device)).value[:, 0]
-        return logit.cpu()[torch.argsort(order)]
+        output = self._read(self._model(version.to(self.device)))
+        return output.cpu()[torch.argsort(order)]
 
 
 def _cells(batch: IrregularBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

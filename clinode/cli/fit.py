@@ -203,15 +203,18 @@ def _task(
 ) -> "Task":
     from clinode.cohort import Classify, Forecast, task_from_dict
 
-    if outcome is not None and horizon is not None:
+    makers = {  # which option asks for which task: the table of the command line
+        "--outcome": (outcome, lambda name: Classify(name, at=at, auxiliary=tuple(auxiliary))),
+        "--horizon": (horizon, lambda hours: Forecast(hours, at=at)),
+    }
+    asked = {option: (value, make) for option, (value, make) in makers.items() if value is not None}
+    if len(asked) > 1:
         raise ArgumentError(
-            "--outcome asks for a risk and --horizon for a forecast",
+            f"{' and '.join(asked)} ask for different tasks",
             fix="give one of them, and make a run for each",
         )
-    if outcome is not None:
-        return Classify(outcome, at=at, auxiliary=tuple(auxiliary))
-    if horizon is not None:
-        return Forecast(horizon, at=at)
+    for value, make in asked.values():
+        return make(value)
     if stored is None:
         raise ArgumentError(
             "what is to be predicted was not said",

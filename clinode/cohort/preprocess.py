@@ -14,7 +14,7 @@ import pandas as pd
 
 from clinode.cohort.cohort import Cohort, CohortArrays
 from clinode.cohort.schema import Variable
-from clinode.cohort.task import Classify, Forecast, Task, instance_table
+from clinode.cohort.task import Task, instance_table
 from clinode.errors import SchemaError
 
 CLIP_SHARE = 0.001  # share of the training observations beyond each clipping bound
@@ -113,7 +113,7 @@ class Preprocessor:
         table = instance_table(cohort, task.default_time(float(arrays.time.max())))
         until = np.full(len(cohort.subjects), -np.inf)
         np.maximum.at(until, table.subject_index, table.prediction_time)
-        reach = task.horizon if isinstance(task, Forecast) else 0.0
+        reach = task.reach
         used = arrays.time <= until[arrays.subject_index] + reach
         if not used.any():
             raise SchemaError(
@@ -123,7 +123,7 @@ class Preprocessor:
             cohort.schema.variables,
             arrays.variable_index[used],
             arrays.value[used],
-            logarithms=not isinstance(task, Forecast),
+            logarithms=not task.asks_values,
         )
         inputs = _fit_inputs(cohort.schema.inputs, arrays, until)
         last = float(table.prediction_time.max())
@@ -364,12 +364,12 @@ def _fit_statics(cohort: Cohort) -> tuple[StaticColumn, ...]:
 
 
 def _fit_auxiliary(cohort: Cohort, task: Task) -> tuple[OutcomeScale, ...]:
-    if not isinstance(task, Classify) or not task.auxiliary:
-        return ()
     rows = np.arange(len(cohort.outcomes) if cohort.outcomes is not None else 0)
-    targets = task.targets(cohort, rows)
+    targets = task.targets(cohort, rows) if task.auxiliary else None
+    if targets is None:
+        return ()
     scales = []
-    for position, name in enumerate(task.auxiliary, start=1):
+    for position, name in enumerate(task.auxiliary, start=targets.shape[1] - len(task.auxiliary)):
         known = targets[:, position][~np.isnan(targets[:, position])]
         is_binary = bool(np.isin(known, (0.0, 1.0)).all())
         is_log = not is_binary and bool(

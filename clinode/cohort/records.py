@@ -16,7 +16,7 @@ from clinode.cohort.batch import (
 )
 from clinode.cohort.cohort import Cohort
 from clinode.cohort.preprocess import Preprocessor
-from clinode.cohort.task import Classify, Forecast, InstanceTable, Task, instance_table
+from clinode.cohort.task import InstanceTable, Task, instance_table
 from clinode.errors import ArgumentError
 
 
@@ -68,12 +68,12 @@ class PackedRecords:
         if at is not None:
             n = len(cohort.subjects)
             table = InstanceTable(np.arange(n), np.full(n, float(at)), np.full(n, -1))
-        reach = task.horizon if isinstance(task, Forecast) and with_targets else 0.0
+        reach = task.reach if with_targets else 0.0
         rows = _Rows.build(cohort, schema, table, reach)
         first = rows.offset[table.subject_index]
-        target = None
-        if with_targets and isinstance(task, Classify):
-            target = _scale_auxiliary(task.targets(cohort, table.outcome_row), schema)
+        target = task.targets(cohort, table.outcome_row) if with_targets else None
+        if target is not None:
+            target = _scale_auxiliary(target, schema)
         return cls(
             schema=schema,
             task=task,
@@ -97,6 +97,13 @@ class PackedRecords:
     def lengths(self) -> np.ndarray:
         """Rows of each instance, at least one: what batches are bucketed by."""
         return np.maximum(self._stop - self._first, 1)
+
+    @property
+    def trainable(self) -> np.ndarray:
+        """Positions of the records that have something to be trained on."""
+        if self.target is None:
+            return np.arange(len(self))
+        return np.flatnonzero(self.task.is_trainable(self.target))
 
     @property
     def instances(self) -> pd.DataFrame:
@@ -143,7 +150,7 @@ class PackedRecords:
             after = np.asarray(query_after, dtype=np.float64)
             asked = self.prediction_time[indices][:, None] + after[None, :]
             parts["query_time"] = torch.from_numpy(asked)
-        elif isinstance(self.task, Forecast):
+        elif self.task.asks_values:
             parts |= self._queries(indices, dtype)
         if self.target is not None:
             known = ~np.isnan(self.target[indices])
@@ -412,7 +419,8 @@ def _ranges(start: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 def _scale_auxiliary(target: np.ndarray, schema: Preprocessor) -> np.ndarray:
     scaled = target.copy()
-    for position, scale in enumerate(schema.auxiliary, start=1):
+    first = target.shape[1] - len(schema.auxiliary)
+    for position, scale in enumerate(schema.auxiliary, start=first):
         shown = scaled[:, position]
         if scale.transform == "log1p":
             shown = np.log1p(np.maximum(shown, 0.0))

@@ -5,6 +5,7 @@ knows what was observed or given at or before that time and nothing after it. Ta
 apart, and only by those who train or evaluate.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,54 @@ if TYPE_CHECKING:
     from clinode.cohort.preprocess import Preprocessor
 
 
+class Task(ABC):
+    """What every task tells the cohort room; `TASKS` lists them by their word.
+
+    What a model answers and what is fitted, told and measured of a task stand in one table of each
+    later room: `clinode.sequence.task_heads`, `clinode.training.tasks`, `clinode.attribution`.
+    """
+
+    auxiliary: tuple[str, ...] = ()  # outcome columns trained beside it, last in its targets
+
+    @property
+    def reach(self) -> float:
+        """Hours behind the prediction time whose observations are targets; 0 for outcomes."""
+        return 0.0
+
+    @property
+    def asks_values(self) -> bool:
+        """Whether targets are observations: asked at query times, and on their own scale."""
+        return False
+
+    @abstractmethod
+    def default_time(self, last_time: float) -> float:
+        """Prediction time in hours where neither the cohort nor the task names one."""
+
+    def instances(self, cohort: Cohort, schema: "Preprocessor") -> tuple[np.ndarray, np.ndarray]:
+        """Subject position (instance,) and prediction time (instance,), in hours."""
+        table = instance_table(cohort, schema.prediction_time)
+        return table.subject_index, table.prediction_time
+
+    def targets(self, cohort: Cohort, outcome_row: np.ndarray) -> np.ndarray | None:
+        """Targets that come from the outcomes, (instance, column) float64, NaN where unknown.
+
+        Args:
+            cohort: With its outcomes.
+            outcome_row: Row of the outcomes of each instance, -1 where it has none.
+        """
+        return None
+
+    def is_trainable(self, target: np.ndarray) -> np.ndarray:
+        """Which instances (instance,) have a target (instance, column) to be trained on."""
+        return np.ones(len(target), dtype=bool)
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, with `kind`; `task_from_dict` reads it back."""
+
+
 @dataclass(frozen=True)
-class Classify:
+class Classify(Task):
     """A binary outcome of each instance.
 
     The prediction time is the outcomes' `prediction_time` where that column exists, else `at`, else
@@ -49,13 +96,7 @@ class Classify:
         return (self.outcome, *self.auxiliary)
 
     def default_time(self, last_time: float) -> float:
-        """Prediction time in hours where neither the cohort nor the task names one."""
         return last_time if self.at is None else self.at
-
-    def instances(self, cohort: Cohort, schema: "Preprocessor") -> tuple[np.ndarray, np.ndarray]:
-        """Subject position (instance,) and prediction time (instance,), in hours."""
-        table = instance_table(cohort, schema.prediction_time)
-        return table.subject_index, table.prediction_time
 
     def targets(self, cohort: Cohort, outcome_row: np.ndarray) -> np.ndarray:
         """Outcome columns of the instances, (instance, outcome) float64, NaN where unknown.
@@ -84,12 +125,15 @@ class Classify:
         padded = np.concatenate([values, np.full((1, values.shape[1]), np.nan)])
         return padded[outcome_row]  # row -1 is the row of NaN
 
+    def is_trainable(self, target: np.ndarray) -> np.ndarray:
+        return ~np.isnan(target[:, 0])
+
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "classify", **asdict(self), "auxiliary": list(self.auxiliary)}
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(Task):
     """Every measured variable over the `horizon` hours after the prediction time.
 
     Args:
@@ -107,21 +151,22 @@ class Forecast:
         object.__setattr__(self, "horizon", float(self.horizon))
         object.__setattr__(self, "at", _hours(self.at))
 
-    def default_time(self, last_time: float) -> float:
-        """Prediction time in hours where neither the cohort nor the task names one."""
-        return last_time - self.horizon if self.at is None else self.at
+    @property
+    def reach(self) -> float:
+        return self.horizon
 
-    def instances(self, cohort: Cohort, schema: "Preprocessor") -> tuple[np.ndarray, np.ndarray]:
-        """Subject position (instance,) and prediction time (instance,), in hours."""
-        table = instance_table(cohort, schema.prediction_time)
-        return table.subject_index, table.prediction_time
+    @property
+    def asks_values(self) -> bool:
+        return True
+
+    def default_time(self, last_time: float) -> float:
+        return last_time - self.horizon if self.at is None else self.at
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "forecast", **asdict(self)}
 
 
-Task = Classify | Forecast
-TASKS = {"classify": Classify, "forecast": Forecast}
+TASKS: dict[str, type[Task]] = {"classify": Classify, "forecast": Forecast}
 
 
 def task_from_dict(data: dict[str, Any]) -> Task:
@@ -135,9 +180,9 @@ def task_from_dict(data: dict[str, Any]) -> Task:
     kind = fields.pop("kind", None)
     if kind not in TASKS:
         raise ArgumentError(f"unknown task {kind!r}; there are: {', '.join(TASKS)}")
-    if "auxiliary" in fields:
-        fields["auxiliary"] = tuple(fields["auxiliary"])
-    return TASKS[kind](**fields)
+    # JSON knows no tuples
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return TASKS[kind](**plain)
 
 
 @dataclass(frozen=True)

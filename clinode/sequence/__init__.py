@@ -22,7 +22,7 @@ from .network import (
 from .neural_cde import NeuralCDE
 from .neural_flow import NeuralFlow
 from .ode_rnn import ODERNN
-from .readout import Encoding, Prepared, Readout, in_batches
+from .readout import Encoding, Head, HeadSizes, Prepared, Readout, in_batches
 
 __all__ = [
     "GRUD",
@@ -35,6 +35,8 @@ __all__ = [
     "GRUGap",
     "GRUODEBayes",
     "GatedLatentSystem",
+    "Head",
+    "HeadSizes",
     "LearnedNetwork",
     "LinearLatentODE",
     "LinearLatentSystem",

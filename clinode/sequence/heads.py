@@ -6,6 +6,7 @@ modes that decay and rotate, to a weighted combination of what was last and on a
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,12 +15,12 @@ from scipy.special import expit
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor
+from clinode.cohort import Classify, Forecast, IrregularBatch, PackedRecords, Preprocessor
 from clinode.errors import ArgumentError
 from clinode.sequence.diagonal_flow import rotate, transition
 from clinode.sequence.inputs import REFERENCE_WINDOW
 from clinode.sequence.layers import MemberLinear, dropout, linear, sum_by_subject
-from clinode.sequence.readout import Encoding, Prepared, Readout, in_batches
+from clinode.sequence.readout import Encoding, Head, HeadSizes, Readout, in_batches
 from clinode.sequence.summaries import StatisticsTower, static_inputs, summary_columns
 
 DECODER_MODES = 24  # of a forecast, and as many complex constants
@@ -78,7 +79,7 @@ class Committee(nn.Module):
         return torch.cat([out[:, :, :1] + direct, out[:, :, 1:]], dim=2)
 
 
-class ClassificationHead(Prepared):
+class ClassificationHead(Head):
     """Three towers with logits and auxiliary predictions each; the output is their mean logit.
 
     The second and third are committees over the statistics, whose mean logits count as one each.
@@ -89,10 +90,8 @@ class ClassificationHead(Prepared):
 
     Args:
         schema: Of the training part.
-        n_features: Features of a row.
-        n_auxiliary: Auxiliary outcomes.
-        dropout: Of the sequence tower.
-        statistics_dropout: Of the statistics tower.
+        task: Says how many auxiliary outcomes there are.
+        sizes: Of the towers.
         generator: Draws the weights.
     """
 
@@ -102,33 +101,27 @@ class ClassificationHead(Prepared):
     def __init__(
         self,
         schema: Preprocessor,
-        *,
-        n_features: int,
-        n_auxiliary: int,
-        dropout: float,
-        statistics_dropout: float,
-        statistics_members: int,
-        statistics_hidden: int,
-        static_code: int,
-        head_hidden: int,
+        task: Classify,
+        sizes: HeadSizes,
         generator: torch.Generator,
     ):
         super().__init__()
+        n_features, n_auxiliary = sizes.n_features, len(task.auxiliary)
         is_binary = [True, *(scale.is_binary for scale in schema.auxiliary)]
         self.register_buffer("is_binary", torch.tensor(is_binary), persistent=False)
-        self.dropout = dropout
+        self.dropout = sizes.dropout
         self.pooling = Pooling(n_features, generator)
-        self.static = linear(2 * len(schema.statics), static_code, generator)
-        self.hidden = linear(3 * n_features + static_code, head_hidden, generator)
-        self.out = linear(head_hidden, 1 + n_auxiliary, generator, bias=0.0)
+        self.static = linear(2 * len(schema.statics), sizes.static_code, generator)
+        self.hidden = linear(3 * n_features + sizes.static_code, sizes.head_hidden, generator)
+        self.out = linear(sizes.head_hidden, 1 + n_auxiliary, generator, bias=0.0)
         self.statistics = Committee(
             StatisticsTower(
                 schema,
-                members=statistics_members,
-                dropout=statistics_dropout,
-                hidden=statistics_hidden,
-                code=head_hidden,
-                static_code=static_code,
+                members=sizes.statistics_members,
+                dropout=sizes.statistics_dropout,
+                hidden=sizes.statistics_hidden,
+                code=sizes.head_hidden,
+                static_code=sizes.static_code,
                 generator=generator,
             ),
             1 + n_auxiliary,
@@ -137,12 +130,12 @@ class ClassificationHead(Prepared):
         self.binned = Committee(
             StatisticsTower(
                 schema,
-                members=max(1, statistics_members // 2),
-                dropout=math.sqrt(statistics_dropout),
+                members=max(1, sizes.statistics_members // 2),
+                dropout=math.sqrt(sizes.statistics_dropout),
                 generator=generator,
-                hidden=statistics_hidden,
-                code=head_hidden,
-                static_code=static_code,
+                hidden=sizes.statistics_hidden,
+                code=sizes.head_hidden,
+                static_code=sizes.static_code,
                 binned=True,
             ),
             1 + n_auxiliary,
@@ -159,6 +152,21 @@ class ClassificationHead(Prepared):
             self.out.bias[0] = math.log(share / (1 - share))
             self.statistics.skip.bias.fill_(math.log(share / (1 - share)))
             self.binned.skip.bias.fill_(math.log(share / (1 - share)))
+
+    def finish(self, records: PackedRecords, answer: Callable[[IrregularBatch], Readout]) -> None:
+        """Set the level, see `set_level`.
+
+        Dropout makes the undisturbed output lean towards the commoner outcome.
+        """
+        if records.target is None:
+            return
+        logits, order = [], []
+        with torch.no_grad():
+            for batch in in_batches(records, dtype=self.level.dtype):
+                logits.append(answer(batch).value.squeeze(1))
+                order.append(batch.subject)
+        target = records.target[torch.cat(order).numpy(), 0]
+        self.set_level(torch.cat(logits).double().numpy(force=True), target)
 
     def set_level(
         self, logit: Float[np.ndarray, " record"], target: Float[np.ndarray, " record"]
@@ -185,14 +193,7 @@ class ClassificationHead(Prepared):
         generator: torch.Generator | None,
         unseen: Bool[Tensor, "batch variable"] | None = None,
     ) -> Readout:
-        """Logits.
-
-        Args:
-            batch: With every observation, for the statistics.
-            encoding: Of the batch, or of what augmentation left of it.
-            generator: Feeds dropout; None leaves it out.
-            unseen: Variables that the statistics tower must not see.
-        """
+        """Logits."""
         pooled = self.pooling(batch, encoding)
         static = functional.silu(self.static(static_inputs(batch)))
         inward = dropout(torch.cat([pooled, static], dim=1), self.dropout, generator)
@@ -231,15 +232,23 @@ class ClassificationHead(Prepared):
         first = 1 + self.statistics.tower.members  # of the binned ones
         return by_tower[0] + by_tower[1:first].mean() + by_tower[first:].mean()
 
+    def prediction_loss(self, batch: IrregularBatch, readout: Readout) -> tuple[float, int]:
+        """Cross entropy of the outcome."""
+        target, known = (part[:, 0] for part in known_targets(batch))
+        losses = functional.binary_cross_entropy_with_logits(
+            readout.value[:, 0].double(), target.double(), reduction="none"
+        )
+        return float(losses[known].sum()), int(known.sum())
 
-class ForecastHead(Prepared):
+
+class ForecastHead(Head):
     """Mean and log variance of every variable at each query time.
 
     Args:
         schema: Of the training part.
-        n_features: Features of a row.
-        horizon: Hours; the time constants of the decoder's modes reach from 1/48 to 2 horizons.
-        dropout: Shares of code and statistics set to zero in training.
+        task: Its horizon sets the pace of the decoder's modes, whose time constants reach from 1/48
+            to 2 spans of window and horizon.
+        sizes: Of the towers.
         generator: Draws the weights.
     """
 
@@ -248,40 +257,34 @@ class ForecastHead(Prepared):
     def __init__(
         self,
         schema: Preprocessor,
-        *,
-        n_features: int,
-        horizon: float,
-        dropout: float,
-        statistics_dropout: float,
-        statistics_members: int,
-        statistics_hidden: int,
-        static_code: int,
-        head_hidden: int,
+        task: Forecast,
+        sizes: HeadSizes,
         generator: torch.Generator,
     ):
         super().__init__()
+        n_features = sizes.n_features
         n_variables, modes = len(schema.variables), DECODER_MODES
-        self.dropout = dropout
-        self.pace = REFERENCE_WINDOW / (schema.window + horizon)
+        self.dropout = sizes.dropout
+        self.pace = REFERENCE_WINDOW / (schema.window + task.horizon)
         self.register_buffer("weight", torch.ones(n_variables))
         self.statistics = StatisticsTower(
             schema,
-            members=statistics_members,
-            hidden=statistics_hidden,
-            code=statistics_hidden,
-            dropout=statistics_dropout,
-            static_code=static_code,
+            members=sizes.statistics_members,
+            hidden=sizes.statistics_hidden,
+            code=sizes.statistics_hidden,
+            dropout=sizes.statistics_dropout,
+            static_code=sizes.static_code,
             generator=generator,
         )
-        self.start = linear(2 * n_features + statistics_hidden, 4 * modes, generator)
+        self.start = linear(2 * n_features + sizes.statistics_hidden, 4 * modes, generator)
         spread = torch.logspace(0, 2, modes) / self.pace
         self.log_decay = nn.Parameter(-torch.log(spread))
         frequency = torch.empty(modes).uniform_(0, 0.5, generator=generator) * self.pace
         frequency[::2] = 0.0
         self.frequency = nn.Parameter(frequency)
-        self.hidden = linear(4 * modes + n_features, head_hidden, generator)
-        self.out = linear(head_hidden, 2 * n_variables, generator, bias=0.0)
-        self.combine = linear(2 * n_features + statistics_hidden, 4 * n_variables, generator)
+        self.hidden = linear(4 * modes + n_features, sizes.head_hidden, generator)
+        self.out = linear(sizes.head_hidden, 2 * n_variables, generator, bias=0.0)
+        self.combine = linear(2 * n_features + sizes.statistics_hidden, 4 * n_variables, generator)
         with torch.no_grad():
             self.out.weight[:n_variables].mul_(0.1)
             self.combine.weight.mul_(0.1)
@@ -305,10 +308,7 @@ class ForecastHead(Prepared):
         generator: torch.Generator | None,
         unseen: Bool[Tensor, "batch variable"] | None = None,
     ) -> Readout:
-        """Forecasts at `batch.query_time`; those behind a subject's last query are meaningless.
-
-        The arguments are those of `ClassificationHead.forward`.
-        """
+        """Forecasts at `batch.query_time`; those behind a subject's last query are meaningless."""
         observed = encoding.is_observed.to(batch.dtype).unsqueeze(1)
         subject, n = batch.row_subject, len(batch)
         mean = sum_by_subject(encoding.features * observed, subject, n)
@@ -349,6 +349,12 @@ class ForecastHead(Prepared):
             log_variance = readout.log_variance
         likelihood = 0.5 * (log_variance + square.detach() * torch.exp(-log_variance))
         return squared + 0.3 * masked_mean(likelihood, known)
+
+    def prediction_loss(self, batch: IrregularBatch, readout: Readout) -> tuple[float, int]:
+        """Squared error on the standardised scale."""
+        target, known = known_targets(batch)
+        losses = (readout.value.double() - target.double()).square()
+        return float(losses[known].sum()), int(known.sum())
 
 
 def carried_forward(batch: IrregularBatch, pace: float) -> Float[Tensor, "batch anchor variable"]:

@@ -15,37 +15,18 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from clinode.cohort import Classify, Forecast, IrregularBatch, PackedRecords, Preprocessor, Task
+from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor, Task
 from clinode.errors import ArgumentError
-from clinode.sequence.heads import (
-    ClassificationHead,
-    ForecastHead,
-    expectation_loss,
-)
+from clinode.sequence.heads import expectation_loss
 from clinode.sequence.inputs import REFERENCE_WINDOW
 from clinode.sequence.layers import linear
 from clinode.sequence.memory import Memory
-from clinode.sequence.readout import Encoding, Prepared, Readout, in_batches
+from clinode.sequence.readout import Encoding, Head, Prepared, Readout, in_batches
+from clinode.sequence.task_heads import OPEN_SIZES, build_head
 from clinode.system import System
 
 RECALLED = 0.7  # of the last value in the next one expected, at the start
 RANGE_QUANTILES = (0.005, 0.995)  # of the training part's latent states
-RECOMMENDED = {  # what hyper-parameters of None stand for, found on PhysioNet-2012 set a
-    Classify: {
-        "dropout": 0.4,
-        "statistics_dropout": 0.5,
-        "statistics_members": 4,
-        "statistics_hidden": 32,
-        "head_hidden": 64,
-    },
-    Forecast: {
-        "dropout": 0.3,
-        "statistics_dropout": 0.3,
-        "statistics_members": 1,
-        "statistics_hidden": 128,
-        "head_hidden": 128,
-    },
-}
 
 
 class SequenceModel(nn.Module, ABC):
@@ -83,7 +64,7 @@ class SequenceModel(nn.Module, ABC):
     flow_error: ClassVar[float | None] = 0.0
     schema: Preprocessor
     task: Task
-    head: ClassificationHead | ForecastHead
+    head: Head
     memory: Memory
     decoder: nn.Linear
     latent_low: Tensor
@@ -112,20 +93,7 @@ class SequenceModel(nn.Module, ABC):
         built.schema, built.task = schema, task
         n_states, n_features = built._construct(generator)
         built._construct_decoder(n_states, generator)
-        chosen = vars(built.settings)
-        shared = {
-            name: recommended if chosen[name] is None else chosen[name]
-            for name, recommended in RECOMMENDED[type(task)].items()
-        }
-        shared |= {
-            "n_features": n_features,
-            "static_code": built.settings.static_code,
-            "generator": generator,
-        }
-        if isinstance(task, Classify):
-            built.head = ClassificationHead(schema, n_auxiliary=len(task.auxiliary), **shared)
-        else:
-            built.head = ForecastHead(schema, horizon=task.horizon, **shared)
+        built.head = build_head(schema, task, vars(built.settings), n_features, generator)
         return built
 
     def prepare(self, records: PackedRecords) -> None:
@@ -143,27 +111,22 @@ class SequenceModel(nn.Module, ABC):
         """Store what is known only after training; called once, on the training part.
 
         These are the range of each latent state (99 % of the states at five times of each window),
-        from which `latent_system` takes its ranges, and the level of a classification: dropout
-        makes the undisturbed output lean towards the commoner outcome, so it is shifted until its
-        mean over the training part is the share of that outcome there.
+        from which `latent_system` takes its ranges, and what the head then needs, such as the level
+        of a classification.
         """
         self._require_built()
-        earlier = torch.linspace(0, 1, 5, dtype=torch.float64, device=self.latent_low.device)
-        states, logits, order = [], [], []
+        device = self.latent_low.device
+        earlier = torch.linspace(0, 1, 5, dtype=torch.float64, device=device)
+        states = []
         with torch.no_grad():
             for batch in in_batches(records, dtype=self.latent_low.dtype):
-                batch = batch.to(self.latent_low.device)
+                batch = batch.to(device)
                 times = batch.prediction_time.unsqueeze(1) - batch.window * earlier
                 states.append(self.latent(batch, times).flatten(0, 1))
-                if isinstance(self.head, ClassificationHead):
-                    logits.append(self(batch).value.squeeze(1))
-                    order.append(batch.subject)
         low, high = np.quantile(torch.cat(states).numpy(force=True), RANGE_QUANTILES, axis=0)
         self.latent_low.copy_(torch.from_numpy(low))
         self.latent_high.copy_(torch.from_numpy(np.maximum(high, low + 1e-6)))
-        if isinstance(self.head, ClassificationHead) and records.target is not None:
-            target = records.target[torch.cat(order).numpy(force=True), 0]
-            self.head.set_level(torch.cat(logits).double().numpy(force=True), target)
+        self.head.finish(records, lambda batch: self(batch.to(device)))
 
     def forward(self, batch: IrregularBatch) -> Readout:
         """Predict from what lies at or before each prediction time; deterministic."""
@@ -323,7 +286,7 @@ def _thin(
 
 def _check_settings(settings: dict[str, Any]) -> None:
     for name, value in settings.items():
-        if value is None and name in RECOMMENDED[Classify]:
+        if value is None and name in OPEN_SIZES:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ArgumentError(f"{name} must be a number, got {value!r}")

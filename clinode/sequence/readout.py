@@ -1,7 +1,7 @@
 """What passes between the parts of a sequence model, and where their fixed constants come from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,70 @@ class Prepared(nn.Module, ABC):
     @abstractmethod
     def prepare(self, records: PackedRecords) -> None:
         """Set the buffers from the training part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSizes:
+    """Sizes and dropout of a head; what they mean is said by `SequenceModel`.
+
+    Args:
+        n_features: Features of a row.
+    """
+
+    n_features: int
+    dropout: float
+    statistics_dropout: float
+    statistics_members: int
+    statistics_hidden: int
+    static_code: int
+    head_hidden: int
+
+
+class Head(Prepared):
+    """What one kind of task asks of a model: its readout of an encoding, and the losses of that.
+
+    Heads are made as `Head(schema, task, sizes, generator)`; `clinode.sequence.task_heads` says
+    which belongs to which task.
+    """
+
+    @abstractmethod
+    def forward(
+        self,
+        batch: IrregularBatch,
+        encoding: Encoding,
+        generator: torch.Generator | None,
+        unseen: Bool[Tensor, "batch variable"] | None = None,
+    ) -> Readout:
+        """What is said of the batch.
+
+        Args:
+            batch: With every observation, for the statistics.
+            encoding: Of the batch, or of what augmentation left of it.
+            generator: Feeds dropout; None leaves it out.
+            unseen: Variables that the statistics tower must not see.
+        """
+
+    @abstractmethod
+    def loss(
+        self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
+    ) -> Float[Tensor, ""]:
+        """What is trained: the mean loss of all that the head says of the batch's targets."""
+
+    @abstractmethod
+    def prediction_loss(self, batch: IrregularBatch, readout: Readout) -> tuple[float, int]:
+        """What an epoch is selected by: sum over the known targets of the prediction, their number.
+
+        In float64, of the prediction alone: towers and auxiliary outcomes are not selected for.
+        """
+
+    def finish(self, records: PackedRecords, answer: Callable[[IrregularBatch], Readout]) -> None:
+        """Set what is known only after training; by default nothing.
+
+        Args:
+            records: The training part.
+            answer: The trained model, without dropout, for batches on the CPU.
+        """
+        return
 
 
 def in_batches(

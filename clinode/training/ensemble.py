@@ -11,26 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
-from clinode.cohort import Classify, Cohort, PackedRecords, Task
+from clinode.cohort import Cohort, PackedRecords, Task
 from clinode.errors import ArgumentError, CheckpointError, OutputError
-from clinode.evaluation import (
-    Baselines,
-    ClassificationEvaluation,
-    ForecastBaselines,
-    ForecastEvaluation,
-    Predicted,
-    evaluate_classification,
-    evaluate_forecast,
-)
 from clinode.folder import read_json, write_json
 from clinode.sequence import SequenceModel
+from clinode.training.classification import mean_logits
 from clinode.training.config import FitConfig
-from clinode.training.evaluate import forecast_queries
 from clinode.training.fit import fit
-from clinode.training.histories import read_histories
-from clinode.training.run import Run, forecast_hours, load_run
+from clinode.training.run import Run, load_run
+from clinode.training.task_work import Resampling, Result
+from clinode.training.tasks import work_of
 
 _FILE = "ensemble.json"
 _FORMAT = 1
@@ -62,58 +53,25 @@ class Ensemble:
             SchemaError: The cohort has a variable that the training part did not have.
             ArgumentError: `hours_after` for a classification, or an hour that is not positive.
         """
-        first = self.runs[0]
-        records = first.records(cohort)
-        if isinstance(first.task, Classify):
-            if hours_after is not None:
-                raise ArgumentError("hours_after belongs to forecasts, and this run classifies")
-            logit = self.logits(records)
-            return records.instances.assign(logit=logit, probability=expit(logit))
-        hours = forecast_hours(first.task, hours_after)
-        moments = [run.forecast_moments(records, hours) for run in self.runs]
-        return first.forecast_table(records, hours, *_mixture(moments))
+        records = self.runs[0].records(cohort)
+        return work_of(self.task).predict(self.runs, records, hours_after)
 
     def logits(self, records: PackedRecords) -> np.ndarray:
         """Mean log odds of the outcome of each record, (record,) float64."""
-        return np.mean([run.logits(records) for run in self.runs], axis=0)
+        return mean_logits(self.runs, records)
 
-    def evaluate(
-        self, cohort: Cohort, *, n_resamples: int = 1000, seed: int = 0
-    ) -> ClassificationEvaluation | ForecastEvaluation:
+    def evaluate(self, cohort: Cohort, *, n_resamples: int = 1000, seed: int = 0) -> Result:
         """Metrics of the ensemble beside the baselines stored with its first member.
 
         Raises:
             SchemaError: The cohort has unknown variables, or lacks the outcome.
             CheckpointError: The members hold baselines of another task.
         """
-        first = self.runs[0]
-        records = first.records(cohort, with_targets=True)
+        records = self.runs[0].records(cohort, with_targets=True)
         units = np.asarray(cohort.groups)[records.subject_index]
-        if isinstance(first.baselines, Baselines) and records.target is not None:
-            return evaluate_classification(
-                records.target[:, 0],
-                expit(self.logits(records)),
-                first.baselines.predict(read_histories(cohort, records)),
-                subjects=units,
-                n_resamples=n_resamples,
-                seed=seed,
-            )
-        if not isinstance(first.baselines, ForecastBaselines):
-            raise CheckpointError("it holds baselines of another task", where=self.folder.name)
-        tables = [forecast_queries(run, records) for run in self.runs]
-        mean, spread = _mixture([(t["mean"].to_numpy(), t["spread"].to_numpy()) for t in tables])
-        record, variable = tables[0]["record"].to_numpy(), tables[0]["variable"].to_numpy()
-        histories = read_histories(cohort, records, standardised=True)
-        return evaluate_forecast(
-            tables[0]["target"].to_numpy(),
-            variable,
-            Predicted(mean=mean, spread=spread),
-            first.baselines.predict(histories, record, variable),
-            names=first.schema.variables,
-            subjects=units[record],
-            n_resamples=n_resamples,
-            seed=seed,
-        )
+        options = Resampling(n_resamples=n_resamples, seed=seed)
+        result, _ = work_of(self.task).evaluate(self.runs, cohort, records, units, options)
+        return result
 
 
 def fit_ensemble(
@@ -197,9 +155,3 @@ def load_ensemble(folder: Path | str, *, device: str = "cpu") -> Ensemble:
             fix="put the ensemble's own runs back together",
         )
     return Ensemble(folder=folder, runs=runs)
-
-
-def _mixture(moments: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of an equal mixture: Var = E[var] + Var[mean]."""
-    means, spreads = (np.stack(part) for part in zip(*moments, strict=True))
-    return means.mean(0), np.sqrt((spreads**2).mean(0) + means.var(0))

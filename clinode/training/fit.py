@@ -20,17 +20,11 @@ import torch
 import yaml
 
 from clinode import __version__
-from clinode.cohort import Cohort, Forecast, PackedRecords, Preprocessor, Task
+from clinode.cohort import Cohort, PackedRecords, Preprocessor, Task
 from clinode.errors import (
     Interrupted,
     ResourceError,
     SchemaError,
-)
-from clinode.evaluation import (
-    Baselines,
-    ForecastBaselines,
-    fit_baselines,
-    fit_forecast_baselines,
 )
 from clinode.folder import MANIFEST, check_writable, read_json, write_folder, write_json
 from clinode.sequence import SequenceModel
@@ -42,14 +36,14 @@ from clinode.training.checkpoint import (
     save_tensors,
 )
 from clinode.training.config import FitConfig, resolve_device
-from clinode.training.evaluate import Evaluation, evaluate, observed_forecasts
-from clinode.training.histories import read_histories, read_queries
+from clinode.training.evaluate import Evaluation, evaluate
 from clinode.training.interrupt import StopFlag, stopping_gently
 from clinode.training.lock import one_writer
-from clinode.training.loop import Surroundings, TrainingLoop, trainable
+from clinode.training.loop import Surroundings, TrainingLoop
 from clinode.training.optimise import keyed_generator, n_steps_per_epoch
 from clinode.training.progress import FitDisplay, FitLog, display
 from clinode.training.run import RUN_FORMAT, Run, load_run, plain, read_call, schema_digest
+from clinode.training.tasks import work_of
 
 
 def fit(
@@ -135,11 +129,11 @@ class _Parts:
         schema = Preprocessor.fit(train, task)
         records = PackedRecords.build(train, schema, task)
         tune_records = None if tune is None else PackedRecords.build(tune, schema, task)
-        positions = trainable(records)
-        _check_targets("training", train, records)
+        work = work_of(task)
+        work.check_targets("training", train, records)
         if tune is not None and tune_records is not None:
-            _check_targets("tuning", tune, tune_records)
-        return cls(train, tune, task, schema, records, tune_records, positions)
+            work.check_targets("tuning", tune, tune_records)
+        return cls(train, tune, task, schema, records, tune_records, records.trainable)
 
     @property
     def reported(self) -> tuple[str, Cohort]:
@@ -225,7 +219,7 @@ class _Job:
         self._stop_if_asked()
         shown.note("fitting the baselines")
         started = time.monotonic()
-        baselines = _fit_baselines(parts, self.seed)
+        baselines = work_of(parts.task).fit_baselines(parts.train, parts.records, self.seed)
         log.write("baselines", loop.state.step, seconds=round(time.monotonic() - started, 3))
         self._stop_if_asked()
         return Run(
@@ -253,7 +247,7 @@ class _Job:
         name, cohort = self.parts.reported
         evaluation = evaluate(run, cohort, n_resamples=_N_RESAMPLES[name])
         metrics = _metrics(name, evaluation, state)
-        predictions = _predictions(run, name, cohort)
+        predictions = work_of(run.task).observed(run, name, cohort)
         self._stop_if_asked()
 
         def write(folder: Path) -> None:
@@ -329,49 +323,6 @@ def _check_parts(train: Cohort, tune: Cohort | None) -> None:
         )
 
 
-def _check_targets(name: str, cohort: Cohort, records: PackedRecords) -> None:
-    """There is something to learn from, and to select by."""
-    task = records.task
-    if isinstance(task, Forecast):
-        if len(read_queries(cohort, records, task).value) == 0:
-            raise SchemaError(
-                f"no record of the {name} part has an observation within {task.horizon:g} h after "
-                "its prediction time",
-                fix="give an earlier prediction time (at=), or a longer horizon",
-            )
-        return
-    outcome = np.empty(0) if records.target is None else records.target[trainable(records), 0]
-    if len(outcome) == 0:
-        raise SchemaError(
-            f"no record of the {name} part has a known {task.outcome!r}",
-            where="outcomes",
-            fix="check that the outcomes table names the same subjects as the observations",
-        )
-    if name == "training" and len(np.unique(outcome)) < 2:
-        raise SchemaError(
-            f"all {len(outcome)} known values of {task.outcome!r} in the training part are "
-            f"{outcome[0]:g}: one class cannot be told from another",
-            where="outcomes",
-            fix="check the outcome column, or train on more subjects",
-        )
-
-
-def _fit_baselines(parts: _Parts, seed: int) -> Baselines | ForecastBaselines:
-    records, schema = parts.records, parts.schema
-    if isinstance(parts.task, Forecast):
-        histories = read_histories(parts.train, records, standardised=True)
-        queries = read_queries(parts.train, records, parts.task)
-        return fit_forecast_baselines(histories, queries.record, queries.variable, queries.value)
-    outcome = np.empty(0) if records.target is None else records.target[:, 0]
-    return fit_baselines(
-        read_histories(parts.train, records),
-        outcome,
-        log=np.array([transform == "log" for transform in schema.transform], dtype=bool),
-        subjects=pd.factorize(parts.train.groups)[0][records.subject_index],
-        seed=seed,
-    )
-
-
 def _split_table(parts: _Parts) -> pd.DataFrame:
     named = [("train", parts.train), ("tune", parts.tune)]
     return pd.concat(
@@ -394,19 +345,6 @@ def _metrics(name: str, evaluation: Evaluation, state: FitState) -> dict[str, An
         "curve": state.curve,
         "evaluation": evaluation.to_dict(),
     }
-
-
-def _predictions(run: Run, name: str, cohort: Cohort) -> pd.DataFrame:
-    """What the run says of the reported part beside what was observed."""
-    if isinstance(run.task, Forecast):
-        table = observed_forecasts(run, cohort)
-        table.insert(2, "split", name)
-        return table
-    table = run.predict(cohort)
-    target = run.records(cohort, with_targets=True).target
-    table.insert(2, "split", name)
-    table.insert(3, "outcome", np.nan if target is None else target[:, 0])
-    return table
 
 
 @contextmanager

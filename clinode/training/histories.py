@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from clinode.cohort import Cohort, Forecast, PackedRecords
+from clinode.cohort import Cohort, PackedRecords
 from clinode.evaluation import Histories
 
 
@@ -52,11 +52,11 @@ def read_histories(
     )
 
 
-def read_queries(cohort: Cohort, records: PackedRecords, task: Forecast) -> Queries:
-    """What was measured of each record after its prediction time and within the horizon."""
+def read_queries(cohort: Cohort, records: PackedRecords, horizon: float) -> Queries:
+    """What was measured of each record after its prediction time and within the horizon (hours)."""
     known = _known_observations(cohort, records)
     begin = known.stop(records, records.prediction_time)
-    stop = known.stop(records, records.prediction_time + task.horizon)
+    stop = known.stop(records, records.prediction_time + horizon)
     rows = _ranges(begin, stop)
     return Queries(
         record=np.repeat(np.arange(len(records)), stop - begin),

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils import clip_grad_norm_
 
-from clinode.cohort import Classify, IrregularBatch, PackedRecords
+from clinode.cohort import IrregularBatch, PackedRecords
 from clinode.errors import Interrupted, SolverError
-from clinode.sequence import Readout, SequenceModel, in_batches
+from clinode.sequence import SequenceModel, in_batches
 from clinode.training.checkpoint import FitState, save_checkpoint
 from clinode.training.config import FitConfig
 from clinode.training.interrupt import StopFlag
@@ -228,8 +227,8 @@ class TrainingLoop:
     def _tune_loss(self) -> float | None:
         """Mean loss of the averaged weights over the tuning targets, or None if asked to stop.
 
-        Of the prediction alone (cross entropy, or squared error on the standardised scale): the
-        towers and auxiliary outcomes of the training loss are not what is selected for.
+        Of the prediction alone, see `Head.prediction_loss`: the towers and auxiliary outcomes of
+        the training loss are not what is selected for.
         """
         total, count = 0.0, 0
         if self.tune is None:
@@ -239,7 +238,9 @@ class TrainingLoop:
                 if self.surroundings.flag.stop_requested:
                     return None
                 batch = batch.to(self.device)
-                own_total, own_count = prediction_loss(self.averaged(batch), batch)
+                own_total, own_count = self.averaged.head.prediction_loss(
+                    batch, self.averaged(batch)
+                )
                 total, count = total + own_total, count + own_count
         loss = total / count if count else math.nan
         if not math.isfinite(loss):
@@ -253,28 +254,3 @@ class TrainingLoop:
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self._started, 3)
-
-
-def prediction_loss(readout: Readout, batch: IrregularBatch) -> tuple[float, int]:
-    """Sum over the known targets of a batch, and their number.
-
-    Cross entropy of the outcome (auxiliary ones are left out), or squared error of a forecast.
-    """
-    if batch.target is None or batch.target_mask is None:
-        return 0.0, 0
-    if batch.target.ndim == 2:
-        known, target = batch.target_mask[:, 0], batch.target[:, 0].double()
-        losses = binary_cross_entropy_with_logits(
-            readout.value[:, 0].double(), target, reduction="none"
-        )
-    else:
-        known, target = batch.target_mask, batch.target.double()
-        losses = (readout.value.double() - target).square()
-    return float(losses[known].sum()), int(known.sum())
-
-
-def trainable(records: PackedRecords) -> np.ndarray:
-    """Positions of the records with a known outcome; of a forecast, all of them."""
-    if isinstance(records.task, Classify) and records.target is not None:
-        return np.flatnonzero(~np.isnan(records.target[:, 0]))
-    return np.arange(len(records))

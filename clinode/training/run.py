@@ -18,31 +18,19 @@ import safetensors.numpy
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
-from scipy.special import expit
-from torch import Tensor
 
-from clinode.cohort import (
-    Classify,
-    Cohort,
-    Forecast,
-    PackedRecords,
-    Preprocessor,
-    Task,
-    task_from_dict,
-)
-from clinode.errors import ArgumentError, CheckpointError
-from clinode.evaluation import Baselines, ForecastBaselines
+from clinode.cohort import Cohort, PackedRecords, Preprocessor, Task, task_from_dict
+from clinode.errors import CheckpointError
 from clinode.folder import read_json, verify_folder
-from clinode.sequence import Readout, SequenceModel, in_batches, model_from_config
+from clinode.sequence import SequenceModel, model_from_config
 from clinode.training.checkpoint import load_tensors
+from clinode.training.classification import logits
 from clinode.training.config import FitConfig, resolve_device
 from clinode.training.optimise import keyed_generator
+from clinode.training.task_work import FittedBaselines
+from clinode.training.tasks import work_of
 
 RUN_FORMAT = 1
-INTERVAL_LEVEL = 0.9
-N_FORECAST_TIMES = 12
-_NORMAL_QUANTILE = 1.6448536269514722  # of 95 %: both bounds of a 90 % interval
-_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -72,7 +60,7 @@ class Run:
     version: str
     weights_sha256: str
     metrics: Mapping[str, Any] = field(repr=False)
-    baselines: Baselines | ForecastBaselines = field(repr=False)
+    baselines: FittedBaselines = field(repr=False)
     parts: pd.DataFrame = field(repr=False)
 
     @property
@@ -114,88 +102,11 @@ class Run:
             SchemaError: The cohort has a variable that the training part did not have.
             ArgumentError: `hours_after` for a classification, or an hour that is not positive.
         """
-        records = self.records(cohort)
-        if isinstance(self.task, Classify):
-            if hours_after is not None:
-                raise ArgumentError("hours_after belongs to forecasts, and this run classifies")
-            return self._risks(records)
-        return self._forecasts(records, forecast_hours(self.task, hours_after))
+        return work_of(self.task).predict((self,), self.records(cohort), hours_after)
 
     def logits(self, records: PackedRecords) -> np.ndarray:
         """Log odds of the outcome of each record, (record,) float64."""
-        logits = np.empty(len(records))
-        with torch.no_grad():
-            for batch in in_batches(records, _BATCH):
-                readout = self.model(batch.to(self.device))
-                logits[batch.subject.numpy()] = readout.value[:, 0].double().cpu().numpy()
-        return logits
-
-    def _risks(self, records: PackedRecords) -> pd.DataFrame:
-        logit = self.logits(records)
-        return records.instances.assign(logit=logit, probability=expit(logit))
-
-    def _forecasts(self, records: PackedRecords, hours: np.ndarray) -> pd.DataFrame:
-        return self.forecast_table(records, hours, *self.forecast_moments(records, hours))
-
-    def forecast_moments(
-        self, records: PackedRecords, hours: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, standardised, (record, hour, variable), of forecasts.
-
-        Args:
-            records: As `records` gives them.
-            hours: Hours after each prediction time.
-        """
-        shape = (len(records), len(hours), len(self.schema.variables))
-        mean, spread = np.empty(shape), np.empty(shape)
-        with torch.no_grad():
-            for start in range(0, len(records), _BATCH):
-                rows = np.arange(start, min(start + _BATCH, len(records)))
-                batch = records.batch(rows, device=self.device, query_after=hours)
-                own_mean, own_spread = mean_and_spread(self.model(batch))
-                rows = batch.subject.cpu().numpy()
-                mean[rows], spread[rows] = own_mean.cpu().numpy(), own_spread.cpu().numpy()
-        return mean, spread
-
-    def forecast_table(
-        self, records: PackedRecords, hours: np.ndarray, mean: np.ndarray, spread: np.ndarray
-    ) -> pd.DataFrame:
-        """The table that `predict` gives, of moments as `forecast_moments` gives them."""
-        record, hour, variable = (part.ravel() for part in np.indices(mean.shape))
-        instances = records.instances.iloc[record].reset_index(drop=True)
-        return instances.assign(
-            time=instances["prediction_time"] + hours[hour],
-            variable=pd.Categorical.from_codes(variable, list(self.schema.variables)),
-            **self.intervals(variable, mean.ravel(), spread.ravel()),
-        )
-
-    def intervals(
-        self, variable: np.ndarray, mean: np.ndarray, spread: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """Mean and 90 % interval in original units of forecasts on the standardised scale."""
-        bounds = {
-            "value": mean,
-            "low": mean - _NORMAL_QUANTILE * spread,
-            "high": mean + _NORMAL_QUANTILE * spread,
-        }
-        return {name: self.schema.restore(variable, bound) for name, bound in bounds.items()}
-
-
-def mean_and_spread(readout: Readout) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a forecast on the standardised scale, float64."""
-    if readout.log_variance is None:
-        raise ArgumentError("the model forecasts without an interval (its readout has no variance)")
-    return readout.value.double(), torch.exp(0.5 * readout.log_variance.double())
-
-
-def forecast_hours(task: Forecast, hours_after: Sequence[float] | None) -> np.ndarray:
-    """The asked hours after a prediction time, by default 12 equal steps to the horizon."""
-    if hours_after is None:
-        return task.horizon * np.arange(1, N_FORECAST_TIMES + 1) / N_FORECAST_TIMES
-    hours = np.asarray(hours_after, dtype=np.float64)
-    if hours.ndim != 1 or len(hours) == 0 or not (np.isfinite(hours) & (hours > 0)).all():
-        raise ArgumentError("hours_after must be a list of positive hours")
-    return hours
+        return logits(self, records)
 
 
 def load_run(folder: Path | str, *, device: str = "cpu", model: SequenceModel | None = None) -> Run:
@@ -229,7 +140,9 @@ def load_run(folder: Path | str, *, device: str = "cpu", model: SequenceModel | 
         version=manifest["clinode"],
         weights_sha256=manifest["files"]["model.safetensors"]["sha256"],
         metrics=read_json(folder / "metrics.json"),
-        baselines=_load_baselines(folder / "baselines.safetensors", task),
+        baselines=work_of(task).baselines.from_arrays(
+            safetensors.numpy.load((folder / "baselines.safetensors").read_bytes())
+        ),
         parts=pd.read_parquet(folder / "split.parquet"),
     )
 
@@ -323,9 +236,3 @@ def _header(path: Path) -> dict[str, Any]:
             f"the file does not hold tensors ({error})", where=path.name
         ) from None
     return about
-
-
-def _load_baselines(path: Path, task: Task) -> Baselines | ForecastBaselines:
-    arrays = safetensors.numpy.load(path.read_bytes())
-    family = Baselines if isinstance(task, Classify) else ForecastBaselines
-    return family.from_arrays(arrays)

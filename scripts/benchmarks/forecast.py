@@ -27,7 +27,7 @@ import clinode as cn
 from clinode.cohort import VARIABLES
 from clinode.evaluation import Predicted, evaluate_forecast
 from clinode.evaluation.conformal import SplitConformal, fit_conformal
-from clinode.training.evaluate import forecast_queries
+from clinode.training.forecasting import forecast_queries
 from clinode.training.histories import read_histories
 
 METRICS = ("mse_by_variable", "mse", "mae", "nll", "coverage")

@@ -10,7 +10,8 @@ from clinode.cohort import Cohort
 from clinode.errors import SchemaError
 from clinode.sequence import in_batches
 from clinode.training import evaluate, fit
-from clinode.training.evaluate import _hide_small, forecast_queries, observed_forecasts
+from clinode.training.forecasting import forecast_queries, observed_forecasts
+from clinode.training.subgroups import hide_small
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def row(n, events):
     ],
 )
 def test_small_cells_are_neither_shown_nor_derivable(counts, shown_n, shown_events):
-    hidden = _hide_small([row(*count) for count in counts])
+    hidden = hide_small([row(*count) for count in counts])
     assert [entry["n"] for entry in hidden] == shown_n
     assert [entry["n_events"] for entry in hidden] == shown_events
     for entry in hidden:

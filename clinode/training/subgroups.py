@@ -1,0 +1,119 @@
+"""Metrics of a classification by age, sex and other groups that the statics name.
+
+A count from 1 to 10 is neither shown nor derivable from the others.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clinode.cohort import Cohort
+from clinode.evaluation import ClassificationEvaluation, evaluate_classification
+from clinode.training.task_work import Resampling
+
+SMALLEST_CELL = 11  # subjects; smaller groups are neither shown nor derivable
+OLD_AGE = 65.0  # years
+_SHOWN_OF_SUBGROUPS = ("auroc", "auprc", "brier", "ece")
+
+
+def evaluate_subgroups(
+    cohort: Cohort,
+    subject: np.ndarray,
+    outcome: np.ndarray,
+    probability: np.ndarray,
+    units: np.ndarray,
+    options: Resampling,
+) -> tuple[dict[str, Any], ...]:
+    """One row a subgroup: `group`, `n`, `n_events` and metrics; None where a cell is too small.
+
+    Args:
+        cohort: Whose statics name the groups.
+        subject: (record,) position of its subject.
+        outcome: (record,) 0, 1 or NaN where unknown.
+        probability: (record,) predicted.
+        units: (record,) what is resampled.
+        options: Of the intervals.
+    """
+    rows = []
+    for name, levels in _subgroup_levels(cohort).items():
+        level_of_record = levels[subject]
+        known = ~np.isnan(outcome)
+        own = []
+        for level in sorted(set(level_of_record[known])):
+            held = known & (level_of_record == level)
+            part = evaluate_classification(
+                outcome[held], probability[held], subjects=units[held], **options
+            )
+            own.append(_subgroup_row(f"{name}: {level}", part))
+        rows.extend(hide_small(own))
+    return tuple(rows)
+
+
+def _subgroup_row(group: str, part: ClassificationEvaluation) -> dict[str, Any]:
+    metrics = {name: part.metrics[name] for name in _SHOWN_OF_SUBGROUPS}
+    return {"group": group, "n": part.n_records, "n_events": part.n_positive, **metrics}
+
+
+def hide_small(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Levels of one subgroup without any count from 1 to 10, shown or derivable from the others.
+
+    Where positives or negatives are few the metrics go too: they are noise, and tell the count.
+    Where one count alone would be hidden the total gives it away, so that of the next smallest
+    level is hidden as well; its metrics stay.
+    """
+    n = np.array([row["n"] for row in rows])
+    events = np.array([row["n_events"] for row in rows])
+    few = np.minimum(events, n - events) < SMALLEST_CELL
+    hide_n = _with_company(n < SMALLEST_CELL, n)
+    hide_events = _with_company(hide_n | few, np.minimum(events, n - events))
+    hidden = []
+    for position, row in enumerate(rows):
+        shown = dict(row)
+        if hide_n[position]:
+            shown["n"] = None
+        if hide_events[position]:
+            shown["n_events"] = None
+        if few[position]:
+            shown |= dict.fromkeys(_SHOWN_OF_SUBGROUPS)
+        hidden.append(shown)
+    return hidden
+
+
+def _with_company(hidden: np.ndarray, count: np.ndarray) -> np.ndarray:
+    if hidden.sum() != 1 or len(hidden) == 1:
+        return hidden
+    others = np.where(hidden, np.iinfo(np.int64).max, count)
+    return hidden | (np.arange(len(hidden)) == int(np.argmin(others)))
+
+
+def _subgroup_levels(cohort: Cohort) -> dict[str, np.ndarray]:
+    """By label, the level of each subject: two of age, those of binary and categorical statics."""
+    found = {}
+    for variable in cohort.schema.statics:
+        if cohort.statics is None or variable.name not in cohort.statics.columns:
+            continue
+        column = cohort.statics[variable.name]
+        if variable.name.lower() == "age":
+            old = column.to_numpy(dtype=np.float64, na_value=np.nan)
+            words = np.where(old < OLD_AGE, f"below {OLD_AGE:g}", f"{OLD_AGE:g} and above")
+            levels = np.where(np.isnan(old), "missing", words)
+        elif variable.kind in ("binary", "categorical"):
+            words = {number: word for word, number in reversed(variable.words)}  # the first word
+            levels = np.array([_level(value, words) for value in column], dtype=object)
+        else:
+            continue
+        label = variable.label or variable.name
+        if variable.words:
+            label = label.partition(" (")[0]  # what the numbers mean is said by the words
+        found[label] = levels.astype(object)
+    return found
+
+
+def _level(value: Any, words: Mapping[float, str]) -> str:
+    if pd.isna(value):
+        return "missing"
+    if isinstance(value, int | float):
+        return words.get(float(value), f"{value:g}")
+    return str(value)

@@ -1,0 +1,20 @@
+"""Who does the work of which task: the table of this room."""
+
+from clinode.cohort import Classify, Forecast, Task
+from clinode.errors import ArgumentError
+from clinode.training.classification import ClassificationWork
+from clinode.training.forecasting import ForecastWork
+from clinode.training.task_work import TaskWork
+
+WORK: dict[type[Task], TaskWork] = {Classify: ClassificationWork(), Forecast: ForecastWork()}
+
+
+def work_of(task: Task) -> TaskWork:
+    """The work of a task.
+
+    Raises:
+        ArgumentError: The table has none for this kind of task.
+    """
+    if type(task) not in WORK:
+        raise ArgumentError(f"nothing is known of a task of the kind {type(task).__name__}")
+    return WORK[type(task)]
