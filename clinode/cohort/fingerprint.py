@@ -6,9 +6,11 @@ where enough subjects stand behind them; minima and maxima never.
 """
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from clinode.cohort.cleaning import FEWEST_SUBJECTS
 
@@ -19,15 +21,22 @@ if TYPE_CHECKING:
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
-def fingerprint(cohort: "Cohort") -> dict[str, Any]:
+def fingerprint(
+    cohort: "Cohort", until: Float[np.ndarray, " subject"] | None = None
+) -> dict[str, Any]:
     """Describe a cohort in plain numbers and strings.
+
+    Args:
+        cohort: What is described.
+        until: Hours up to which observations and treatments of each subject count; all by default.
 
     Returns:
         n_subjects, n_observations, per variable (unit, how many observations and subjects, share of
         the subjects without any, quantiles), statics, inputs, outcomes, quantiles of the gaps
-        between a subject's times and of its last time in hours, and the SHA-256 of the content.
+        between a subject's times and of its last time in hours, and the SHA-256 of the content
+        (of all of it, whatever `until` is).
     """
-    arrays = cohort.arrays()
+    arrays = arrays_until(cohort, until)
     n_subjects = len(cohort)
     last = arrays.time[arrays.row_start[1:][np.diff(arrays.row_start) > 0] - 1]
     return {
@@ -55,6 +64,22 @@ def fingerprint(cohort: "Cohort") -> dict[str, Any]:
         "last_time": _quantiles(last, np.arange(len(last))),
         "sha256": content_hash(cohort),
     }
+
+
+def arrays_until(cohort: "Cohort", until: Float[np.ndarray, " subject"] | None) -> "CohortArrays":
+    """The cohort's arrays without what was observed, or began to be given, after these hours."""
+    arrays = cohort.arrays()
+    if until is None:
+        return arrays
+    seen = arrays.time <= until[arrays.subject_index]
+    given = arrays.input_start <= until[arrays.input_subject_index]
+    counts = np.bincount(arrays.subject_index[seen], minlength=len(cohort))
+    held = {
+        name: part[given if name.startswith("input_") else seen]
+        for name, part in vars(arrays).items()
+        if name != "row_start"
+    }
+    return replace(arrays, **held, row_start=np.concatenate([[0], np.cumsum(counts)]))
 
 
 def content_hash(cohort: "Cohort") -> str:

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from clinode.cohort import Cohort
+from clinode.cohort.fingerprint import arrays_until
 from clinode.errors import ArgumentError
 
 SHIFT, LARGE_SHIFT = 0.1, 0.25  # of a PSI, as the field reads it
@@ -56,12 +58,19 @@ class Drift:
         return {"verdict": self.verdict, "n_subjects": self.n_subjects, "comparisons": rows}
 
 
-def compare_fingerprint(training: Mapping[str, Any], cohort: Cohort, *, seed: int = 0) -> Drift:
+def compare_fingerprint(
+    training: Mapping[str, Any],
+    cohort: Cohort,
+    until: Float[np.ndarray, " subject"] | None = None,
+    *,
+    seed: int = 0,
+) -> Drift:
     """Compare a cohort with the fingerprint of a training part.
 
     Args:
-        training: What `Cohort.fingerprint()` gave of it; of a run, `fingerprint.json`'s "train".
+        training: What `fingerprint` gave of it.
         cohort: The new one.
+        until: Hours up to which each subject's observations count, as for the training part.
         seed: Of the resamples.
 
     Raises:
@@ -72,7 +81,7 @@ def compare_fingerprint(training: Mapping[str, Any], cohort: Cohort, *, seed: in
     if "variables" not in training or "n_subjects" not in training:
         raise ArgumentError("this is no fingerprint of a cohort", fix="give cohort.fingerprint()")
     rng = np.random.default_rng(seed)
-    rows = _variables(training, cohort, rng) + _outcomes(training, cohort)
+    rows = _variables(training, cohort, until, rng) + _outcomes(training, cohort)
     columns = ["kind", "name", "expected", "found", "measure", "chance", "verdict"]
     rows.sort(key=_by_size)
     return Drift(pd.DataFrame(rows, columns=columns), len(cohort), _summary(rows))
@@ -82,8 +91,13 @@ _ORDER = {"large shift": 0, "shift": 1, "small": 2, "within chance": 3}
 Row = tuple[str, str, str, str, float, float, str]
 
 
-def _variables(training: Mapping[str, Any], cohort: Cohort, rng: np.random.Generator) -> list[Row]:
-    arrays = cohort.arrays()
+def _variables(
+    training: Mapping[str, Any],
+    cohort: Cohort,
+    until: np.ndarray | None,
+    rng: np.random.Generator,
+) -> list[Row]:
+    arrays = arrays_until(cohort, until)
     here = {variable.name: k for k, variable in enumerate(cohort.schema.variables)}
     n_training = _number(training["n_subjects"])
     rows: list[Row] = []

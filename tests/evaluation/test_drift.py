@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from clinode.cohort import Cohort
+from clinode.cohort.fingerprint import fingerprint
 from clinode.errors import ArgumentError
 from clinode.evaluation.drift import compare_fingerprint
 
@@ -87,3 +88,17 @@ def test_variables_that_are_absent_or_unknown_are_named(training):
 def test_what_is_no_fingerprint_is_refused(training):
     with pytest.raises(ArgumentError, match="no fingerprint of a cohort"):
         compare_fingerprint({"train": training}, drawn(20, 0))
+
+
+def test_what_comes_after_the_asked_times_is_neither_described_nor_compared():
+    many = drawn(300, 11)
+    early = many.observations.query("time <= 10")
+    short = Cohort.from_tables(observations=early, outcomes=many.outcomes)
+    until = np.full(300, 10.0)
+    alone, within = short.fingerprint(), fingerprint(many, until)
+    assert {**within, "sha256": ""} == {**alone, "sha256": ""}
+    assert within["sha256"] == many.fingerprint()["sha256"]
+    after = many.observations.assign(value=lambda t: t["value"] + 50 * (t["time"] > 10))
+    moved = Cohort.from_tables(observations=after, outcomes=many.outcomes)
+    assert compare_fingerprint(within, moved, until).to_dict()["verdict"].startswith("0 large")
+    assert not compare_fingerprint(within, moved).to_dict()["verdict"].startswith("0 large")
