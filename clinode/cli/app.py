@@ -17,6 +17,7 @@ from clinode import __version__
 from clinode.cli.arguments import in_order
 from clinode.cli.check import check
 from clinode.cli.control import control
+from clinode.cli.convert import convert
 from clinode.cli.demo import demo
 from clinode.cli.doctor import doctor
 from clinode.cli.explain import explain, report
@@ -30,6 +31,7 @@ from clinode.cli.verify import verify
 COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {  # and a call that works
     "demo": (demo, "clinode demo"),
     "check": (check, "clinode check stays/"),
+    "convert": (convert, "clinode convert stays/ meds --shard 1/8"),
     "fit": (fit, "clinode fit stays/ --outcome in_hospital_death --out runs/death"),
     "evaluate": (evaluate, "clinode evaluate runs/death stays/"),
     "predict": (predict, "clinode predict runs/death stays/ --out predictions.csv"),

@@ -76,6 +76,7 @@ class Parts:
         entries: Of the ledger, for rows that a format treats by itself.
         derive: Adds or orders outcomes once their rows are unique.
         schema: What a format knows of its variables.
+        is_shard: Whether this is one shard of several, too few subjects to judge the tables by.
     """
 
     observations: list[Staged] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Parts:
     entries: list[Entry] = field(default_factory=list)
     derive: Callable[[Cells], None] | None = None
     schema: CohortSchema | None = None
+    is_shard: bool = False
 
 
 def build(
@@ -186,7 +188,8 @@ def assemble(
     if outcomes is not None and parts.derive is not None:
         parts.derive(outcomes)
 
-    _refuse_strangers(connection, parts)
+    if not parts.is_shard:
+        _refuse_strangers(connection, parts)
     subjects = _number_subjects(connection, parts, statics, outcomes)
     path = folder / "observations.parquet"
     rows, merged = write_observations(connection, views, "subjects", path)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -32,6 +31,7 @@ from clinode.cohort.meds_tables import (
 from clinode.cohort.mimic4_codes import CODES, EXTRA_VARIABLES, INFUSIONS
 from clinode.cohort.policy import Policy
 from clinode.cohort.schema import CohortSchema, Variable
+from clinode.cohort.shard import WHOLE, Shard
 from clinode.cohort.sources import Source, first_row, literal, reading
 from clinode.cohort.staging import is_numeric
 from clinode.errors import ArgumentError, SchemaError
@@ -51,6 +51,7 @@ def stage_meds(
     index: str = "ICU_ADMISSION",
     until: str | None = None,
     labels: Any = None,
+    shard: Shard = WHOLE,
 ) -> Parts:
     """Stage the stays of a MEDS folder.
 
@@ -65,19 +66,20 @@ def stage_meds(
         labels: File, folder or DataFrame of the label schema. Without it the outcome is
             in_hospital_death: the first hospital discharge at or after time zero says DIED, or a
             death is recorded before it.
+        shard: Which persons are read.
 
     Raises:
         SchemaError: A file breaks the standard, a person stands in two files, or there is no index
             event.
     """
     files = sorted((root / "data").rglob("*.parquet"))
-    _stage_events(connection, files, root)
+    _stage_events(connection, files, root, shard)
     out_of_order = _check_invariants(connection, files, root, policy)
     codes = CODES if mapping is None else read_mapping(connection, mapping)
     classify_codes(connection, codes)
     if until is None and "ADMISSION" in index:
         until = index.replace("ADMISSION", "DISCHARGE")
-    _make_stays(connection, index, until, root)
+    _make_stays(connection, index, until, root, may_be_none=shard != WHOLE)
     _join_stays(connection)
     source = Source(f"{root.name}/data", "meds_events", {}, tuple(files))
     parts = Parts(
@@ -94,14 +96,13 @@ def stage_meds(
     parts.outcomes = (
         read_hospital_death(connection, policy)
         if labels is None
-        else read_labels(connection, labels, policy)
+        else read_labels(connection, labels, policy, shard)
     )
-    stays = connection.execute("SELECT stay, person, start FROM stays ORDER BY stay").fetchall()
-    names, persons, starts = (list(column) for column in zip(*stays, strict=True))
-    parts.groups = pd.DataFrame({"subject_id": names, "group": [str(p) for p in persons]})
-    parts.frames["index_times"] = pd.DataFrame(
-        {"subject_id": names, "person_id": persons, "index_time": starts}
-    )
+    stays = connection.execute(
+        "SELECT stay AS subject_id, person AS person_id, start AS index_time FROM stays ORDER BY stay"
+    ).df()
+    parts.groups = stays[["subject_id"]].assign(group=stays["person_id"].astype(str))
+    parts.frames["index_times"] = stays
     splits = read_splits(connection, root)
     if splits is not None:
         parts.frames["splits"] = splits
@@ -113,7 +114,9 @@ def stage_meds(
     return parts
 
 
-def _stage_events(connection: duckdb.DuckDBPyConnection, files: list[Path], root: Path) -> None:
+def _stage_events(
+    connection: duckdb.DuckDBPyConnection, files: list[Path], root: Path, shard: Shard
+) -> None:
     for file in files:
         _check_columns(file, root)
     listed = ", ".join(literal(str(file)) for file in files)
@@ -135,7 +138,7 @@ def _stage_events(connection: duckdb.DuckDBPyConnection, files: list[Path], root
             f"CREATE TABLE meds_events AS SELECT subject_id::BIGINT AS person, "
             f"time::TIMESTAMP AS time, code::VARCHAR AS code, {number} AS number, "
             f"list_position([{listed}], filename)::INTEGER - 1 AS file "
-            f"FROM {relation}"
+            f"FROM {relation} WHERE {shard.condition('subject_id::VARCHAR')}"
         )
 
 
@@ -227,7 +230,12 @@ def _row_in_file(connection: duckdb.DuckDBPyConnection, file: int, row: int) -> 
 
 
 def _make_stays(
-    connection: duckdb.DuckDBPyConnection, index: str, until: str | None, root: Path
+    connection: duckdb.DuckDBPyConnection,
+    index: str,
+    until: str | None,
+    root: Path,
+    *,
+    may_be_none: bool = False,
 ) -> None:
     """Make the table "stays": stay, person, start, next, ended, kind of the index event."""
     if not index:
@@ -253,7 +261,7 @@ def _make_stays(
             FROM ordered o LEFT JOIN ended USING (person, start)
         """)
         n_stays = first_row(connection, "SELECT count(*) FROM stays")[0]
-    if n_stays == 0:
+    if n_stays == 0 and not may_be_none:
         leading = connection.execute(
             "SELECT DISTINCT split_part(code, '//', 1) FROM meds_events ORDER BY 1 LIMIT 40"
         ).fetchall()

@@ -8,6 +8,7 @@ over a time is an event at its start and one at its end, joined by their `interv
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -83,7 +84,7 @@ def event_codes(schema: CohortSchema) -> list[EventCode]:
             _code(IMPULSE, variable, f"{variable.label}: a dose at once"),
         ]
     codes.sort(key=lambda one: one.code)
-    for one, other in zip(codes, codes[1:], strict=False):
+    for one, other in pairwise(codes):
         if one.code == other.code:
             raise SchemaError(f"two variables would have the code {one.code!r}", where="schema")
     return codes

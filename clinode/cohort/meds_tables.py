@@ -29,6 +29,7 @@ from clinode.cohort.meds_codes import (
 )
 from clinode.cohort.mimic4_codes import AMOUNT
 from clinode.cohort.policy import Policy
+from clinode.cohort.shard import Shard
 from clinode.cohort.sources import Source, first_row, literal, open_source, reading
 from clinode.cohort.staging import FINE, MISSING, Staged
 from clinode.cohort.subject_tables import Cells, read_cells
@@ -277,7 +278,9 @@ def read_hospital_death(connection: duckdb.DuckDBPyConnection, policy: Policy) -
     return read_cells(connection, source, "outcomes", "subject_id", policy)
 
 
-def read_labels(connection: duckdb.DuckDBPyConnection, labels: Any, policy: Policy) -> Cells:
+def read_labels(
+    connection: duckdb.DuckDBPyConnection, labels: Any, policy: Policy, shard: Shard
+) -> Cells:
     """Labels of the label schema, each in the stay that its prediction time lies in.
 
     Raises:
@@ -306,6 +309,7 @@ def read_labels(connection: duckdb.DuckDBPyConnection, labels: Any, policy: Poli
             FROM (
                 SELECT subject_id::BIGINT AS person,
                     prediction_time::TIMESTAMP AS prediction_time, {listed} FROM {source.relation}
+                WHERE {shard.condition("subject_id::VARCHAR")}
             ) l ASOF LEFT JOIN stays s ON l.person = s.person AND l.prediction_time >= s.start
         """)
     outside = first_row(

@@ -98,7 +98,7 @@ def counted(cohort: Cohort) -> Ledger:
     for table, frame in (("statics", cohort.statics), ("outcomes", cohort.outcomes)):
         for column in frame.columns:
             if column not in (SUBJECT, "prediction_time"):
-                count = int(frame[column].notna().sum())
+                count = int(np.count_nonzero(frame[column].notna()))
                 entries += [
                     Entry(table=table, action=action, reason="", variable=str(column), rows=count)
                     for action in ("read", "kept")
@@ -107,7 +107,7 @@ def counted(cohort: Cohort) -> Ledger:
 
 
 def write_shard(cohort: Cohort, folder: Path, ledger: Ledger) -> None:
-    """Write the subjects of one shard: events.parquet, outcomes.parquet, splits.parquet, facts.json.
+    """Write the subjects of one shard: events, outcomes, splits if there are any, and facts.
 
     The bytes depend on the cohort and the ledger alone.
 
@@ -137,6 +137,7 @@ def write_shard(cohort: Cohort, folder: Path, ledger: Ledger) -> None:
         "schema": cohort.schema.to_dict(),
         "has_prediction_time": has_time,
         "n_subjects": len(cohort),
+        **_overlap(cohort),
         "n_events": len(table),
         "ledger": ledger.to_dict(),
         "source": cohort.source["format"],
@@ -144,18 +145,23 @@ def write_shard(cohort: Cohort, folder: Path, ledger: Ledger) -> None:
     write_json(folder / "facts.json", facts)
 
 
-def gather(parts: Sequence[Path], folder: Path, *, name: str) -> None:
+def gather(
+    parts: Sequence[Path], folder: Path, *, name: str, call: dict[str, Any] | None = None
+) -> None:
     """Make a MEDS folder of the shards that `write_shard` wrote.
 
     Args:
         parts: Their folders, in order; the files of events are linked where the disk can do that.
         folder: An empty one.
         name: Of the data set.
+        call: What was asked of a conversion, to be told by its folder.
 
     Raises:
-        SchemaError: The shards do not agree in their variables.
+        SchemaError: The shards do not agree in their variables; or nobody who was measured is in
+            the tables of statics and outcomes, whose ids are then written in another way.
     """
     facts = [read_json(part / "facts.json") for part in parts]
+    _refuse_strangers(facts)
     schema = _union([CohortSchema.from_dict(one["schema"]) for one in facts])
     has_time = any(one["has_prediction_time"] for one in facts)
     (folder / "metadata").mkdir()
@@ -198,12 +204,38 @@ def gather(parts: Sequence[Path], folder: Path, *, name: str) -> None:
             for number, one in enumerate(facts)
         ],
     }
-    write_json(folder / layout.FACTS, written)
+    write_json(folder / layout.FACTS, written | ({} if call is None else {"call": call}))
 
 
 def added_up(ledgers: Sequence[Ledger]) -> Ledger:
     """One ledger of several readings of different rows."""
     return Ledger(entry for ledger in ledgers for entry in ledger.entries)
+
+
+def _overlap(cohort: Cohort) -> dict[str, int]:
+    """Subjects with observations, with statics or outcomes, and with both."""
+    is_observed = np.diff(cohort.arrays().row_start) > 0
+    is_described = cohort.statics.drop(columns=SUBJECT).notna().any(axis=1).to_numpy(dtype=bool)
+    is_described = is_described | np.isin(cohort.subjects, cohort.outcomes[SUBJECT].to_numpy())
+    return {
+        "n_observed": int(is_observed.sum()),
+        "n_described": int(is_described.sum()),
+        "n_both": int((is_observed & is_described).sum()),
+    }
+
+
+def _refuse_strangers(facts: Sequence[dict[str, Any]]) -> None:
+    if not sum(one["n_subjects"] for one in facts):
+        raise SchemaError("there is no subject", where="subjects", fix="look with: clinode check")
+    observed, described, both = (
+        sum(one[name] for one in facts) for name in ("n_observed", "n_described", "n_both")
+    )
+    if observed and described and not both:
+        raise SchemaError(
+            f"none of the {described:,} subjects of statics and outcomes has an observation",
+            where="subjects",
+            fix="map the subject's column, or write ids in one way (001 is not 1, nor is 1.0)",
+        )
 
 
 def _events(cohort: Cohort, ids: np.ndarray, place: dict[str, int]) -> dict[str, Any]:
@@ -380,7 +412,8 @@ def _union(schemas: Sequence[CohortSchema]) -> CohortSchema:
         found: dict[str, Variable] = {}
         for schema in schemas:
             for variable in getattr(schema, part):
-                found[variable.name] = _same(found.get(variable.name, variable), variable)
+                known = found.get(variable.name)
+                found[variable.name] = variable if known is None else _same(known, variable)
         parts[part] = tuple(found[name] for name in sorted(found))
     outcomes = max((schema.outcomes for schema in schemas), key=len)
     if any(not set(schema.outcomes) <= set(outcomes) for schema in schemas):

@@ -16,6 +16,7 @@ import numpy as np
 from clinode.cohort.assembly import Parts
 from clinode.cohort.policy import Policy
 from clinode.cohort.schema import Variable, plain_name
+from clinode.cohort.shard import WHOLE, Shard
 from clinode.cohort.sources import (
     BUFFER_BYTES,
     LONGEST_LINE,
@@ -66,6 +67,7 @@ def stage_physionet2012(
     outcomes: Any = None,
     *,
     policy: Policy,
+    shard: Shard = WHOLE,
 ) -> Parts:
     """Stage the records of one or several sets.
 
@@ -74,6 +76,7 @@ def stage_physionet2012(
         folders: Folders of records, or folders that hold such folders.
         outcomes: Outcome files, where they do not stand in or beside the folders.
         policy: Missing tokens, sentinels.
+        shard: Which records are taken.
 
     Raises:
         SchemaError: A record has another header, or its RecordID is not the name of its file. No
@@ -103,6 +106,7 @@ def stage_physionet2012(
     name = folders[0].name if len(folders) == 1 else f"{folders[0].name} and others"
     columns = dict.fromkeys(("RecordID", *HEADER), "VARCHAR")
     source = Source(name, relation, columns, tuple(files), ",", tuple(labels), tuple(HEADER))
+    source = shard.of(source, "RecordID")
     roles = {"subject": "RecordID", "time": "Time", "variable": "Parameter", "value": "Value"}
     staged = stage_long(
         connection, source, "staged_observations", roles, policy=policy, time_unit=CLOCK
@@ -115,7 +119,13 @@ def stage_physionet2012(
         opened = open_source(connection, tables, "outcomes", view="outcomes")
         subject = next(c for c in opened.columns if plain_name(c) == "recordid")
         parts.outcomes = read_cells(
-            connection, opened, "outcomes", subject, policy, declared=p12_outcomes(opened)
+            connection,
+            opened,
+            "outcomes",
+            subject,
+            policy,
+            declared=p12_outcomes(opened),
+            shard=shard,
         )
         parts.derive = add_death_within_90_days
     return parts

@@ -31,7 +31,7 @@ from clinode.cohort.physionet2012 import (
 )
 from clinode.cohort.policy import Policy
 from clinode.cohort.schema import CohortSchema
-from clinode.cohort.shard import Shard
+from clinode.cohort.shard import WHOLE, Shard
 from clinode.cohort.sources import Source, open_source
 from clinode.cohort.staging import Staged, check_columns, name_sql, stage_long, stage_wide
 from clinode.cohort.subject_tables import Cells, read_cells
@@ -72,6 +72,7 @@ def read_cohort(
     mapping: Table | None = None,
     index: str = "ICU_ADMISSION",
     until: str | None = None,
+    shard: Shard = WHOLE,
 ) -> Cohort:
     """Read a cohort.
 
@@ -104,6 +105,7 @@ def read_cohort(
             event.
         until: For MEDS: the code, or its beginning, of the event that ends a stay; the discharge
             that belongs to an admission if left out.
+        shard: Read only the subjects (of stays: the persons) whose hash falls into it.
 
     Returns:
         The cohort; its `ledger` accounts for every row.
@@ -122,11 +124,17 @@ def read_cohort(
     if chosen == "cohort":
         folder = Path(_one_path(path))
         verify_folder(folder, KIND)
-        return open_cohort(folder)
+        cohort = open_cohort(folder)
+        return cohort if shard == WHOLE else cohort[shard.holds(cohort.subjects.tolist())]
     used = policy if isinstance(policy, Policy) else Policy.read(policy) if policy else Policy()
     used = replace(used, strict=strict or used.strict)
 
     def stage(connection: duckdb.DuckDBPyConnection) -> Parts:
+        parts = stage_format(connection)
+        parts.is_shard = shard != WHOLE
+        return parts
+
+    def stage_format(connection: duckdb.DuckDBPyConnection) -> Parts:
         if chosen == "meds" and mapping is None and is_written_meds(Path(_one_path(path))):
             return stage_written_meds(connection, Path(_one_path(path)), policy=used, shard=Shard())
         if chosen == "meds":
@@ -138,10 +146,13 @@ def read_cohort(
                 index=index,
                 until=until,
                 labels=outcomes,
+                shard=shard,
             )
         if chosen == "physionet2012":
             paths = [path] if isinstance(path, str | Path) else list(path)
-            return stage_physionet2012(connection, [Path(p) for p in paths], outcomes, policy=used)
+            return stage_physionet2012(
+                connection, [Path(p) for p in paths], outcomes, policy=used, shard=shard
+            )
         return _stage_tables(
             connection,
             path,
@@ -153,6 +164,7 @@ def read_cohort(
             time_unit=time_unit,
             policy=used,
             schema=schema,
+            shard=shard,
         )
 
     return build(stage, used, schema, is_large=_size(path) > LARGE_BYTES)
@@ -194,6 +206,7 @@ def _stage_tables(
     time_unit: str | None,
     policy: Policy,
     schema: CohortSchema | None,
+    shard: Shard,
 ) -> Parts:
     observations: Any = path
     if isinstance(path, str | Path) and Path(path).is_dir():
@@ -204,17 +217,24 @@ def _stage_tables(
     key = subject_column(source, told["subject"])
     when = need_column(source, "time", told["time"], "time")
     unit = check_time_unit(source, when, time_unit)
+    source = shard.of(source, name_sql(source, key))
     columns = {"subject": key, "time": when}
     staged, layout = _stage_observations(
         connection, source, columns, layout, told, policy=policy, time_unit=unit
     )
-    if staged.n_read == 0 and source.files:
+    if staged.n_read == 0 and source.files and shard == WHOLE:
         raise SchemaError("there is a header and no row", where=source.name, fix="export it again")
     parts = Parts(observations=[staged], entries=_identifier_columns(source, staged))
     if tables["inputs"] is not None:
         parts.inputs.append(
             _stage_inputs(
-                connection, tables["inputs"], told, key, policy=policy, time_unit=time_unit
+                connection,
+                tables["inputs"],
+                told,
+                key,
+                policy=policy,
+                time_unit=time_unit,
+                shard=shard,
             )
         )
     if tables["statics"] is not None:
@@ -222,7 +242,7 @@ def _stage_tables(
         column = _same_column(source, key, told["subject"])
         declared = {v.name: v for v in schema.statics} if schema else {}
         if group is not None:
-            parts.groups = _read_groups(connection, source, column, group)
+            parts.groups = _read_groups(connection, source, column, group, shard)
         parts.statics = read_cells(
             connection,
             source,
@@ -231,6 +251,7 @@ def _stage_tables(
             policy,
             declared=declared,
             ignore=() if group is None else (group,),
+            shard=shard,
         )
     elif group is not None:
         raise ArgumentError(f"group={group!r} is a column of the statics, and there are none")
@@ -243,6 +264,7 @@ def _stage_tables(
             prediction_time or _prediction_column(source, when),
             unit,
             policy,
+            shard,
         )
         if are_p12_outcomes(parts.outcomes):
             parts.derive = add_death_within_90_days
@@ -331,6 +353,7 @@ def _stage_inputs(
     *,
     policy: Policy,
     time_unit: str | None,
+    shard: Shard,
 ) -> Staged:
     source = open_source(connection, table, "inputs", view="inputs")
     start = need_column(source, "start", None, "start")
@@ -344,6 +367,7 @@ def _stage_inputs(
     if end is not None:
         columns["end"] = end
     unit = check_time_unit(source, start, time_unit)
+    source = shard.of(source, name_sql(source, columns["subject"]))
     return stage_long(connection, source, "staged_inputs", columns, policy=policy, time_unit=unit)
 
 
@@ -354,6 +378,7 @@ def _read_outcomes(
     prediction_time: str | None,
     time_unit: str,
     policy: Policy,
+    shard: Shard,
 ) -> Cells:
     return read_cells(
         connection,
@@ -364,13 +389,15 @@ def _read_outcomes(
         declared=p12_outcomes(source) if are_p12_outcomes(source) else None,
         prediction_time=prediction_time,
         time_unit=time_unit,
+        shard=shard,
     )
 
 
 def _read_groups(
-    connection: duckdb.DuckDBPyConnection, source: Source, subject: str, group: str
+    connection: duckdb.DuckDBPyConnection, source: Source, subject: str, group: str, shard: Shard
 ) -> pd.DataFrame:
     check_columns(source, {"group": group})
+    source = shard.of(source, name_sql(source, subject))
     frame = connection.execute(
         f"SELECT DISTINCT {name_sql(source, subject)} AS subject_id, "
         f'{name_sql(source, group)} AS "group" FROM {source.relation}'

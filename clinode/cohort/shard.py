@@ -84,6 +84,9 @@ class Shard:
         )
 
 
+WHOLE = Shard()
+
+
 def whole_number(name: object) -> int:
     """The id as MEDS asks for it, 64 bits: itself where it is a whole number, else a hash of it.
 

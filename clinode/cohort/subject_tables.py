@@ -16,6 +16,7 @@ from clinode.cohort.cleaning import sentinels_of
 from clinode.cohort.ledger import Entry
 from clinode.cohort.policy import Policy
 from clinode.cohort.schema import Variable
+from clinode.cohort.shard import Shard
 from clinode.cohort.sources import Source, quoted, reading
 from clinode.cohort.staging import (
     FAULTS,
@@ -51,6 +52,8 @@ class Cells:
         variables: The quantities.
         prediction_time: (row,) hours, or None.
         entries: Of the ledger.
+        is_own: (row,) which rows are of the shard that is read; None where all are. What a column
+            is, is told by all of them.
     """
 
     table: str
@@ -60,12 +63,21 @@ class Cells:
     variables: dict[str, Variable] = field(default_factory=dict)
     prediction_time: np.ndarray | None = None
     entries: list[Entry] = field(default_factory=list)
+    is_own: np.ndarray | None = None
 
     def count(self, action: str, reason: str, variable: str, rows: int | np.integer) -> None:
         """Account for some cells."""
         self.entries.append(
             Entry(table=self.table, action=action, reason=reason, variable=variable, rows=int(rows))
         )
+
+    def count_where(self, action: str, reason: str, variable: str, hit: np.ndarray) -> None:
+        """Account for the cells of some rows, (row,) bool, as far as they are of the shard."""
+        self.count(action, reason, variable, self.own(hit).sum())
+
+    def own(self, column: np.ndarray) -> np.ndarray:
+        """The rows of a column that are of the shard."""
+        return column if self.is_own is None else column[self.is_own]
 
 
 def read_cells(
@@ -79,6 +91,7 @@ def read_cells(
     prediction_time: str | None = None,
     time_unit: str = "h",
     ignore: Sequence[str] = (),
+    shard: Shard | None = None,
 ) -> Cells:
     """Read the statics or the outcomes.
 
@@ -92,6 +105,7 @@ def read_cells(
         prediction_time: Column of the prediction time.
         time_unit: Of the prediction time.
         ignore: Columns that are something else.
+        shard: Whose rows are wanted, of a table that is read whole.
 
     Raises:
         SchemaError: A column is missing, or the policy is strict and a cell must be changed.
@@ -115,10 +129,11 @@ def read_cells(
     ids = np.ma.filled(np.ma.asarray(data["subject"], dtype=object), None)
     fault = np.array([_id_fault(name) for name in ids], dtype=object)
     has_id = fault == ""
-    cells = Cells(table, source.name, ids[has_id])
+    is_own = np.ones(len(ids), dtype=bool) if shard is None else shard.holds(ids)
+    cells = Cells(table, source.name, ids[has_id & is_own], is_own=is_own[has_id])
     if prediction_time is not None:
         faults = np.asarray(data["prediction_time_fault"])
-        cells.prediction_time = _floats(data["prediction_time"])[has_id]
+        cells.prediction_time = _floats(data["prediction_time"])[has_id & is_own]
         if (faults[has_id] != FINE).any():
             row = int(np.flatnonzero(has_id & (faults != FINE))[0]) + 1
             raise SchemaError(
@@ -128,9 +143,9 @@ def read_cells(
                 fix="give every row its prediction time",
             )
     for position, name in enumerate(names):
-        cells.count("read", "", name, len(ids))
+        cells.count("read", "", name, is_own.sum())
         for reason in sorted({*fault[~has_id]}):
-            cells.count("dropped", reason, name, (fault == reason).sum())
+            cells.count("dropped", reason, name, ((fault == reason) & is_own).sum())
         if policy.strict and not has_id.all():
             row = int(np.flatnonzero(~has_id)[0])
             raise SchemaError(
@@ -146,6 +161,7 @@ def read_cells(
             policy,
             declared or {},
         )
+    cells.is_own = None
     return cells
 
 
@@ -275,10 +291,12 @@ def _take_column(
 ) -> None:
     """Clean one column and account for its cells; entries "kept" are left to the caller."""
     if name in policy.leave_out:
-        cells.count("dropped", "left out by the policy", name, len(value))
+        cells.count_where(
+            "dropped", "left out by the policy", name, np.ones(len(value), dtype=bool)
+        )
         return
     if name not in declared and is_identifier(name):
-        cells.count("dropped", "identifier", name, len(value))
+        cells.count_where("dropped", "identifier", name, np.ones(len(value), dtype=bool))
         return
     if cells.table == "statics":
         variable = declared.get(name) or find_static(name)
@@ -296,10 +314,10 @@ def _take_column(
         value = value.copy()
         value[is_word] = [words[t.lower()] for t in text[is_word]]
         fault = np.where(is_word, FINE, fault)
-        cells.count("converted", "a word that means a number", name, is_word.sum())
+        cells.count_where("converted", "a word that means a number", name, is_word)
     is_missing = np.isin(fault, (MISSING, NOT_A_NUMBER))
     n_text, n_number = int((~is_missing & (fault != FINE)).sum()), int((fault == FINE).sum())
-    cells.count("dropped", "empty cell", name, is_missing.sum())
+    cells.count_where("dropped", "empty cell", name, is_missing)
     is_number = variable.range is not None or variable.words
     is_category = any(isinstance(level, str) for level in variable.levels)
     if is_category or (n_text > n_number and not is_number):
@@ -317,14 +335,14 @@ def _take_column(
         verdict[(verdict == "") & ~np.isin(value, variable.levels)] = "impossible value"
     for reason in sorted({str(v) for v in verdict} - {"", "-"}):
         hit = verdict == reason
-        cells.count("dropped", reason, name, hit.sum())
+        cells.count_where("dropped", reason, name, hit)
         if policy.strict:
             raise SchemaError(
                 f"row {row[np.flatnonzero(hit)[0]]:,}, column {name!r}: {reason}",
                 where=cells.name,
                 fix=MEND,
             )
-    cells.columns[name] = np.where(verdict == "", value, np.nan)
+    cells.columns[name] = cells.own(np.where(verdict == "", value, np.nan))
     cells.variables[name] = variable
 
 
@@ -335,14 +353,14 @@ def _take_texts(
     held = text.copy()
     held[is_missing] = None
     levels = sorted({str(level) for level in held if level is not None})
-    n_held = int((~is_missing).sum())
     if cells.table == "outcomes":
-        cells.count("dropped", "text, and no outcome", name, n_held)
+        cells.count_where("dropped", "text, and no outcome", name, ~is_missing)
         return
     if len(levels) > MOST_LEVELS:
-        cells.count("dropped", f"text with more than {MOST_LEVELS} values", name, n_held)
+        reason = f"text with more than {MOST_LEVELS} values"
+        cells.count_where("dropped", reason, name, ~is_missing)
         return
-    cells.columns[name] = held
+    cells.columns[name] = cells.own(held)
     known = [level for level in variable.levels if isinstance(level, str)]
     more = [level for level in levels if level not in known]
     cells.variables[name] = replace(
