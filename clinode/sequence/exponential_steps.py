@@ -79,9 +79,15 @@ def steps_over(
         gap: Hours.
         steepness: A Lipschitz constant of N, per hour.
     """
+    n_steps = number_of_steps(gap, steepness)
+    return exponential_steps(decay, gap / n_steps, n_steps)
+
+
+def number_of_steps(gap: Float[Tensor, " row"], steepness: float | Tensor) -> Float[Tensor, " row"]:
+    """Steps that a gap is passed in, where N has this Lipschitz constant per hour."""
     with torch.no_grad():
         n_steps = torch.ceil(gap * steepness / STEP_SIZE).clamp(1, MAX_STEPS)
-    return exponential_steps(decay, gap / n_steps, n_steps)
+        return n_steps.nan_to_num(nan=1.0)  # of weights that diverged: the loss will say so
 
 
 def flow(

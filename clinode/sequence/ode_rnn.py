@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch
 from clinode.sequence.bounded_field import BoundedField
-from clinode.sequence.exponential_steps import ExponentialSteps
+from clinode.sequence.gated_course import run_through
 from clinode.sequence.inputs import n_step_inputs, step_inputs
-from clinode.sequence.layers import gated_update, linear, matrix
+from clinode.sequence.layers import linear, matrix
 from clinode.sequence.model import SequenceModel
 from clinode.system import System
 
@@ -83,22 +83,4 @@ class ODERNN(SequenceModel):
         self, batch: IrregularBatch, remembered: Float[Tensor, "row variable"]
     ) -> tuple[Float[Tensor, "row latent"], Float[Tensor, "row latent"]]:
         inward = self.inward(step_inputs(batch, remembered))
-        observed = batch.is_observed.unsqueeze(1).to(batch.dtype)
-        parts = [part.split(batch.sizes) for part in (inward, observed)]
-        steps = [part.split(batch.sizes) for part in self.field.steps(batch.gap)]
-        drives, doses = self.field.drives(batch)
-        weight = self.recur.T
-        state = inward.new_zeros(len(batch), self.settings.hidden)
-        states, flowed = [], []
-        for step, n in enumerate(batch.sizes):
-            x, o = (part[step] for part in parts)
-            state = state[:n] if len(state) > n else state
-            if step:
-                own = ExponentialSteps(*(part[step] for part in steps))
-                state = self.field.flow(state, own, drives[step] if drives else None)
-            if doses:
-                state = state + doses[step]
-            flowed.append(state)
-            state = gated_update(x, state, weight, o)
-            states.append(state)
-        return torch.cat(states), torch.cat(flowed)
+        return run_through(self.field, inward, self.recur, batch)
