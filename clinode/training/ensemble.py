@@ -2,12 +2,15 @@
 
 Of a classification the mean of the members' logits counts; of a forecast the mean and the variance
 of the equal mixture of their distributions, so members that disagree widen the interval. The folder
-holds one run a seed (`seed-0`, ...) and `ensemble.json`, which ties them by their weights.
+holds one run a seed (`seed-0`, ...), the scores of the mixture's own intervals where there was a
+tuning part, and `ensemble.json`, which ties them by their hashes.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +19,12 @@ from clinode.cohort import Cohort, PackedRecords, Task
 from clinode.errors import ArgumentError, CheckpointError, OutputError
 from clinode.folder import read_json, write_json
 from clinode.sequence import SequenceModel
+from clinode.training.calibration import (
+    INTERVALS,
+    Calibration,
+    read_calibration,
+    write_calibration,
+)
 from clinode.training.classification import mean_logits
 from clinode.training.config import FitConfig
 from clinode.training.fit import fit
@@ -24,7 +33,7 @@ from clinode.training.task_work import Resampling, Result
 from clinode.training.tasks import work_of
 
 _FILE = "ensemble.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,10 +43,17 @@ class Ensemble:
     Args:
         folder: Where they are stored.
         runs: The members, in the order of the seeds.
+        calibration: What corrects their common answer; that of each alone does not count.
     """
 
     folder: Path
     runs: tuple[Run, ...]
+    calibration: Calibration | None = None
+
+    @property
+    def members(self) -> tuple[Run, ...]:
+        """The runs, with the calibration of all together instead of their own."""
+        return tuple(replace(run, calibration=self.calibration) for run in self.runs)
 
     @property
     def task(self) -> Task:
@@ -45,16 +61,21 @@ class Ensemble:
         return self.runs[0].task
 
     def predict(
-        self, cohort: Cohort, *, hours_after: Sequence[float] | None = None
+        self,
+        cohort: Cohort,
+        *,
+        hours_after: Sequence[float] | None = None,
+        level: float | None = None,
     ) -> pd.DataFrame:
         """As `Run.predict`, of all members together.
 
         Raises:
             SchemaError: The cohort has a variable that the training part did not have.
-            ArgumentError: `hours_after` for a classification, or an hour that is not positive.
+            ArgumentError: `hours_after` or `level` for a classification, an hour that is not
+                positive, or a level not within (0, 1).
         """
-        records = self.runs[0].records(cohort)
-        return work_of(self.task).predict(self.runs, records, hours_after)
+        work = work_of(self.task).with_level(level)
+        return work.predict(self.members, self.runs[0].records(cohort), hours_after)
 
     def logits(self, records: PackedRecords) -> np.ndarray:
         """Mean log odds of the outcome of each record, (record,) float64."""
@@ -70,7 +91,7 @@ class Ensemble:
         records = self.runs[0].records(cohort, with_targets=True)
         units = np.asarray(cohort.groups)[records.subject_index]
         options = Resampling(n_resamples=n_resamples, seed=seed)
-        result, _ = work_of(self.task).evaluate(self.runs, cohort, records, units, options)
+        result, _ = work_of(self.task).evaluate(self.members, cohort, records, units, options)
         return result
 
 
@@ -128,9 +149,18 @@ def fit_ensemble(
         )
         for seed in seeds
     )
-    weights = [run.weights_sha256 for run in runs]
-    write_json(out / _FILE, {"format": _FORMAT, "seeds": list(seeds), "weights": weights})
-    return Ensemble(folder=out, runs=runs)
+    work = work_of(task)
+    aside = None if tune is None else work.set_aside(tune)[1]
+    calibration, _ = work.calibrate(runs, tune, aside)
+    write_calibration(out, calibration)
+    tied = {
+        "format": _FORMAT,
+        "seeds": list(seeds),
+        "weights": [run.weights_sha256 for run in runs],
+        "intervals": None if calibration is None else _sha256(out / INTERVALS),
+    }
+    write_json(out / _FILE, tied)
+    return Ensemble(folder=out, runs=runs, calibration=calibration)
 
 
 def load_ensemble(folder: Path | str, *, device: str = "cpu") -> Ensemble:
@@ -154,4 +184,21 @@ def load_ensemble(folder: Path | str, *, device: str = "cpu") -> Ensemble:
             where=f"{folder.name}/{_FILE}",
             fix="put the ensemble's own runs back together",
         )
-    return Ensemble(folder=folder, runs=runs)
+    return Ensemble(folder=folder, runs=runs, calibration=_calibration(folder, stored, runs[0]))
+
+
+def _calibration(folder: Path, stored: dict[str, Any], first: Run) -> Calibration | None:
+    if stored["intervals"] is None:
+        return None
+    path = folder / INTERVALS
+    if not path.is_file() or _sha256(path) != stored["intervals"]:
+        raise CheckpointError(
+            "the file is missing or altered",
+            where=f"{folder.name}/{INTERVALS}",
+            fix="restore it from a copy, or give the same call again",
+        )
+    return read_calibration(folder, {INTERVALS}, n_variables=len(first.schema.variables))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

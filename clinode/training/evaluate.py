@@ -13,7 +13,9 @@ import pandas as pd
 import torch
 
 from clinode.cohort import Cohort, PackedRecords
+from clinode.evaluation import Drift
 from clinode.statistics import Estimate, bootstrap
+from clinode.training.drift import find_drift
 from clinode.training.run import Run
 from clinode.training.task_work import Resampling, Result
 from clinode.training.tasks import work_of
@@ -28,12 +30,14 @@ class Evaluation:
         subgroups: One row a subgroup; None where a cell is too small to be shown.
         next_observation: Error of the decoder on what is measured next, beside carrying the last
             value forward; mean squared, standardised.
+        drift: How far the records, up to their prediction times, have moved from the training part.
         n_trained_on: Subjects of the cohort that the run was trained or tuned on; 0 is right.
     """
 
     result: Result
     subgroups: tuple[dict[str, Any], ...]
     next_observation: Mapping[str, Estimate]
+    drift: Drift
     n_trained_on: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,6 +48,7 @@ class Evaluation:
                 {key: _plain(value) for key, value in row.items()} for row in self.subgroups
             ],
             "next_observation": {k: v.to_dict() for k, v in self.next_observation.items()},
+            "drift": self.drift.to_dict(),
             "n_trained_on": self.n_trained_on,
         }
 
@@ -67,11 +72,12 @@ def evaluate(run: Run, cohort: Cohort, *, n_resamples: int = 1000, seed: int = 0
     records = run.records(cohort, with_targets=True)
     units = np.asarray(cohort.groups)[records.subject_index]
     options = Resampling(n_resamples=n_resamples, seed=seed)
-    result, subgroups = work_of(run.task).evaluate((run,), cohort, records, units, options)
+    result, subgroups = work_of(run.task).evaluate(run.members, cohort, records, units, options)
     return Evaluation(
         result=result,
         subgroups=subgroups,
         next_observation=_evaluate_decoder(run, cohort, records, options),
+        drift=find_drift(run, cohort, seed=seed),
         n_trained_on=int(np.isin(cohort.subjects, run.parts["subject_id"].to_numpy()).sum()),
     )
 

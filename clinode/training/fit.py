@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import yaml
 
 from clinode import __version__
 from clinode.cohort import Cohort, PackedRecords, Preprocessor, Task
+from clinode.cohort.fingerprint import fingerprint
 from clinode.errors import (
     Interrupted,
     ResourceError,
@@ -28,6 +29,7 @@ from clinode.errors import (
 )
 from clinode.folder import MANIFEST, check_writable, read_json, write_folder, write_json
 from clinode.sequence import SequenceModel
+from clinode.training.calibration import write_calibration
 from clinode.training.call import describe_call, environment, identity, refuse_other_call
 from clinode.training.checkpoint import (
     FitState,
@@ -36,6 +38,7 @@ from clinode.training.checkpoint import (
     save_tensors,
 )
 from clinode.training.config import FitConfig, resolve_device
+from clinode.training.drift import seen_until
 from clinode.training.evaluate import Evaluation, evaluate
 from clinode.training.interrupt import StopFlag, stopping_gently
 from clinode.training.lock import one_writer
@@ -68,7 +71,8 @@ def fit(
         model: A configuration; it is not changed.
         train: The training part. Records whose outcome is unknown are left out.
         tune: Selects the epoch with the least loss and stops early. Without it every epoch of the
-            schedule runs and nothing is selected.
+            schedule runs and nothing is selected. Half of it does not select where a forecast is
+            fitted: it calibrates the intervals, see `clinode.training.intervals`.
         task: What to predict.
         out: Folder of the run; must be free, or hold this very run.
         seed: Of every draw.
@@ -118,6 +122,7 @@ class _Parts:
 
     train: Cohort
     tune: Cohort | None
+    aside: Cohort | None  # who of the tuning part selects nothing
     task: Task
     schema: Preprocessor
     records: PackedRecords
@@ -128,12 +133,15 @@ class _Parts:
     def read(cls, train: Cohort, tune: Cohort | None, task: Task) -> "_Parts":
         schema = Preprocessor.fit(train, task)
         records = PackedRecords.build(train, schema, task)
-        tune_records = None if tune is None else PackedRecords.build(tune, schema, task)
         work = work_of(task)
         work.check_targets("training", train, records)
-        if tune is not None and tune_records is not None:
-            work.check_targets("tuning", tune, tune_records)
-        return cls(train, tune, task, schema, records, tune_records, records.trainable)
+        tune_records = aside = None
+        if tune is not None:
+            selecting, aside = work.set_aside(tune)
+            tune_records = PackedRecords.build(selecting, schema, task)
+            work.check_targets("tuning", selecting, tune_records)
+        positions = records.trainable
+        return cls(train, tune, aside, task, schema, records, tune_records, positions)
 
     @property
     def reported(self) -> tuple[str, Cohort]:
@@ -234,6 +242,7 @@ class _Job:
             metrics={},
             baselines=baselines,
             parts=_split_table(parts),
+            fingerprint={**self.fingerprints, "seen": _seen(parts)},
         )
 
     def _stop_if_asked(self) -> None:
@@ -245,21 +254,27 @@ class _Job:
 
     def _write(self, run: Run, state: FitState, unfinished: Path) -> None:
         name, cohort = self.parts.reported
+        work = work_of(run.task)
+        calibration, told = work.calibrate((run,), self.parts.tune, self.parts.aside)
+        run = replace(run, calibration=calibration)
         evaluation = evaluate(run, cohort, n_resamples=_N_RESAMPLES[name])
         metrics = _metrics(name, evaluation, state)
-        predictions = work_of(run.task).observed(run, name, cohort)
+        if told is not None:
+            metrics["intervals"] = told
+        predictions = work.observed(run, name, cohort)
         self._stop_if_asked()
 
         def write(folder: Path) -> None:
             text = yaml.safe_dump({**self.call, "environment": environment(self.device)})
             (folder / "config.yaml").write_text(text, encoding="utf-8")
             write_json(folder / "schema.json", run.schema.to_dict())
-            write_json(folder / "fingerprint.json", plain(self.fingerprints))
+            write_json(folder / "fingerprint.json", plain(run.fingerprint))
             run.parts.to_parquet(folder / "split.parquet", index=False)
             about = {"format": RUN_FORMAT, "schema": schema_digest(run.schema)}
             save_tensors(folder / "model.safetensors", run.model.state_dict(), about)
             stored = safetensors.numpy.save(run.baselines.to_arrays())
             (folder / "baselines.safetensors").write_bytes(stored)
+            write_calibration(folder, run.calibration)
             write_json(folder / "metrics.json", metrics)
             predictions.to_parquet(folder / "predictions.parquet", index=False)
             shutil.copyfile(unfinished / "log.jsonl", folder / "log.jsonl")
@@ -323,9 +338,14 @@ def _check_parts(train: Cohort, tune: Cohort | None) -> None:
         )
 
 
+def _seen(parts: _Parts) -> dict[str, Any]:
+    """The fingerprint of what the model reads of the training part."""
+    return fingerprint(parts.train, seen_until(parts.train, parts.schema))
+
+
 def _split_table(parts: _Parts) -> pd.DataFrame:
     named = [("train", parts.train), ("tune", parts.tune)]
-    return pd.concat(
+    table = pd.concat(
         [
             pd.DataFrame({"subject_id": cohort.subjects, "split": name})
             for name, cohort in named
@@ -333,6 +353,10 @@ def _split_table(parts: _Parts) -> pd.DataFrame:
         ],
         ignore_index=True,
     )
+    if parts.aside is not None:
+        is_aside = table["subject_id"].isin(parts.aside.subjects)
+        table["split"] = table["split"].mask(is_aside, "calibrate")
+    return table
 
 
 def _metrics(name: str, evaluation: Evaluation, state: FitState) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a fit and its run do for `Forecast`: values of every variable, with intervals."""
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,18 +15,21 @@ from clinode.evaluation import (
     ForecastBaselines,
     ForecastEvaluation,
     Predicted,
+    SplitConformal,
     evaluate_forecast,
+    fit_conformal,
     fit_forecast_baselines,
 )
+from clinode.evaluation.forecast import COVERAGE
 from clinode.sequence import Readout, in_batches
 from clinode.training.histories import read_histories, read_queries
+from clinode.training.intervals import describe_intervals, set_aside
 from clinode.training.task_work import Resampling, TaskWork, baselines_of
 
 if TYPE_CHECKING:
     from clinode.training.run import Run
 
 N_FORECAST_TIMES = 12
-_NORMAL_QUANTILE = 1.6448536269514722  # of 95 %: both bounds of a 90 % interval
 _BATCH = 256
 
 
@@ -33,6 +37,27 @@ class ForecastWork(TaskWork):
     """Forecasts: the mean and the variance of the equal mixture of the members' distributions."""
 
     baselines = ForecastBaselines
+
+    def __init__(self, level: float = COVERAGE):
+        self.level = level
+
+    def with_level(self, level: float | None) -> "ForecastWork":
+        return self if level is None else ForecastWork(level)
+
+    def set_aside(self, tune: Cohort) -> tuple[Cohort, Cohort | None]:
+        return set_aside(tune)
+
+    def calibrate(
+        self, members: "Sequence[Run]", tune: Cohort | None, aside: Cohort | None
+    ) -> tuple[SplitConformal | None, dict[str, Any] | None]:
+        calibration = None
+        if aside is not None:
+            asked = mixed_queries(members, members[0].records(aside, with_targets=True))
+            if len(asked):
+                columns = (asked[c].to_numpy() for c in ("target", "variable", "mean", "spread"))
+                n_variables = len(members[0].schema.variables)
+                calibration = fit_conformal(*columns, n_variables=n_variables)
+        return calibration, describe_intervals(calibration, tune, aside)
 
     def check_targets(self, part: str, cohort: Cohort, records: PackedRecords) -> None:
         if len(read_queries(cohort, records, records.task.reach).value) == 0:
@@ -55,7 +80,8 @@ class ForecastWork(TaskWork):
     ) -> pd.DataFrame:
         hours = forecast_hours(records.task.reach, hours_after)
         moments = [forecast_moments(run, records, hours) for run in members]
-        return moments_table(records, hours, *mixture(moments))
+        factor = factors(members[0], self.level)
+        return moments_table(records, hours, *mixture(moments), factor)
 
     def evaluate(
         self,
@@ -66,14 +92,16 @@ class ForecastWork(TaskWork):
         options: Resampling,
     ) -> tuple[ForecastEvaluation, tuple[dict[str, Any], ...]]:
         baselines = baselines_of(members[0], ForecastBaselines)
-        tables = [forecast_queries(run, records) for run in members]
-        mean, spread = mixture([(t["mean"].to_numpy(), t["spread"].to_numpy()) for t in tables])
-        record, variable = tables[0]["record"].to_numpy(), tables[0]["variable"].to_numpy()
+        asked = mixed_queries(members, records)
+        target, mean, spread, record, variable = (
+            asked[c].to_numpy() for c in ("target", "mean", "spread", "record", "variable")
+        )
         histories = read_histories(cohort, records, standardised=True)
+        half = factors(members[0], COVERAGE)[variable] * spread
         result = evaluate_forecast(
-            tables[0]["target"].to_numpy(),
+            target,
             variable,
-            Predicted(mean=mean, spread=spread),
+            Predicted(mean=mean, spread=spread, low=mean - half, high=mean + half),
             baselines.predict(histories, record, variable),
             names=records.schema.variables,
             subjects=units[record],
@@ -109,28 +137,69 @@ def forecast_moments(
     return mean, spread
 
 
+def factors(run: "Run", level: float) -> np.ndarray:
+    """By how many spreads an interval at a level reaches to either side, (variable,).
+
+    Those of the run's calibration; without one, the quantile of a normal distribution.
+
+    Raises:
+        ArgumentError: The level is not within (0, 1).
+    """
+    if isinstance(run.calibration, SplitConformal):
+        return run.calibration.factors(level)
+    if not 0 < level < 1:
+        raise ArgumentError(f"level must lie in (0, 1), got {level!r}")
+    return np.full(len(run.schema.variables), NormalDist().inv_cdf((1 + level) / 2))
+
+
 def moments_table(
-    records: PackedRecords, hours: np.ndarray, mean: np.ndarray, spread: np.ndarray
+    records: PackedRecords,
+    hours: np.ndarray,
+    mean: np.ndarray,
+    spread: np.ndarray,
+    factor: np.ndarray,
 ) -> pd.DataFrame:
-    """The table that `predict` gives, of moments as `forecast_moments` gives them."""
+    """The table that `predict` gives, of moments as `forecast_moments` gives them.
+
+    `factor` is by variable, as `factors` gives it.
+    """
     record, hour, variable = (part.ravel() for part in np.indices(mean.shape))
     instances = records.instances.iloc[record].reset_index(drop=True)
     return instances.assign(
         time=instances["prediction_time"] + hours[hour],
         variable=pd.Categorical.from_codes(variable, list(records.schema.variables)),
-        **intervals(records.schema, variable, mean.ravel(), spread.ravel()),
+        **_bounds(records.schema, variable, mean.ravel(), factor[variable] * spread.ravel()),
     )
 
 
-def intervals(
-    schema: Preprocessor, variable: np.ndarray, mean: np.ndarray, spread: np.ndarray
+def in_original_units(
+    records: PackedRecords, asked: pd.DataFrame, factor: np.ndarray
+) -> pd.DataFrame:
+    """Forecasts beside what was observed.
+
+    Args:
+        records: Whose queries they are.
+        asked: As `forecast_queries` gives them.
+        factor: Of each query: how many spreads its interval reaches to either side.
+
+    Returns:
+        subject_id, prediction_time, time (h), variable, observed, value, low, high.
+    """
+    schema, variable = records.schema, asked["variable"].to_numpy()
+    mean, spread = asked["mean"].to_numpy(), asked["spread"].to_numpy()
+    instances = records.instances.iloc[asked["record"]].reset_index(drop=True)
+    return instances.assign(
+        time=asked["time"].to_numpy(),
+        variable=pd.Categorical.from_codes(variable, list(schema.variables)),
+        observed=schema.restore(variable, asked["target"].to_numpy()),
+        **_bounds(schema, variable, mean, factor * spread),
+    )
+
+
+def _bounds(
+    schema: Preprocessor, variable: np.ndarray, mean: np.ndarray, half: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Mean and 90 % interval in original units of forecasts on the standardised scale."""
-    bounds = {
-        "value": mean,
-        "low": mean - _NORMAL_QUANTILE * spread,
-        "high": mean + _NORMAL_QUANTILE * spread,
-    }
+    bounds = {"value": mean, "low": mean - half, "high": mean + half}
     return {name: schema.restore(variable, bound) for name, bound in bounds.items()}
 
 
@@ -166,6 +235,14 @@ def forecast_queries(run: "Run", records: PackedRecords) -> pd.DataFrame:
     return table.sort_values(["record", "time", "variable"], ignore_index=True)
 
 
+def mixed_queries(members: "Sequence[Run]", records: PackedRecords) -> pd.DataFrame:
+    """`forecast_queries` of the mixture of several runs."""
+    tables = [forecast_queries(run, records) for run in members]
+    moments = [(table["mean"].to_numpy(), table["spread"].to_numpy()) for table in tables]
+    mean, spread = mixture(moments)
+    return tables[0].assign(mean=mean, spread=spread)
+
+
 def observed_forecasts(run: "Run", cohort: Cohort) -> pd.DataFrame:
     """Forecasts at the later observations of a cohort, in original units.
 
@@ -174,15 +251,7 @@ def observed_forecasts(run: "Run", cohort: Cohort) -> pd.DataFrame:
     """
     records = run.records(cohort, with_targets=True)
     asked = forecast_queries(run, records)
-    variable = asked["variable"].to_numpy()
-    held = intervals(run.schema, variable, asked["mean"].to_numpy(), asked["spread"].to_numpy())
-    instances = records.instances.iloc[asked["record"]].reset_index(drop=True)
-    return instances.assign(
-        time=asked["time"],
-        variable=pd.Categorical.from_codes(variable, list(run.schema.variables)),
-        observed=run.schema.restore(variable, asked["target"].to_numpy()),
-        **held,
-    )
+    return in_original_units(records, asked, factors(run, COVERAGE)[asked["variable"].to_numpy()])
 
 
 def mean_and_spread(readout: Readout) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from clinode.cohort import Cohort, PackedRecords, Preprocessor, Task, task_from_
 from clinode.errors import CheckpointError
 from clinode.folder import read_json, verify_folder
 from clinode.sequence import SequenceModel, model_from_config
+from clinode.training.calibration import Calibration, read_calibration
 from clinode.training.checkpoint import load_tensors
 from clinode.training.classification import logits
 from clinode.training.config import FitConfig, resolve_device
@@ -48,7 +49,10 @@ class Run:
         weights_sha256: Of `model.safetensors`.
         metrics: `metrics.json`.
         baselines: The trivial models that stand beside it.
-        parts: subject_id and split ("train", "tune") of each subject that took part in the fit.
+        parts: subject_id and split ("train", "tune", "calibrate") of each subject that took part in
+            the fit.
+        fingerprint: `fingerprint.json`: what the parts look like.
+        calibration: What corrects the answers; None where nothing does.
     """
 
     folder: Path
@@ -62,6 +66,13 @@ class Run:
     metrics: Mapping[str, Any] = field(repr=False)
     baselines: FittedBaselines = field(repr=False)
     parts: pd.DataFrame = field(repr=False)
+    fingerprint: Mapping[str, Any] = field(repr=False)
+    calibration: Calibration | None = field(default=None, repr=False)
+
+    @property
+    def members(self) -> tuple["Run", ...]:
+        """Itself: an ensemble of one."""
+        return (self,)
 
     @property
     def n_parameters(self) -> int:
@@ -82,7 +93,11 @@ class Run:
         return PackedRecords.build(cohort, self.schema, self.task, with_targets=with_targets)
 
     def predict(
-        self, cohort: Cohort, *, hours_after: Sequence[float] | None = None
+        self,
+        cohort: Cohort,
+        *,
+        hours_after: Sequence[float] | None = None,
+        level: float | None = None,
     ) -> pd.DataFrame:
         """What the model says of each subject at each prediction time.
 
@@ -92,17 +107,20 @@ class Run:
             cohort: Its variables must be known to the run; those it lacks count as never measured.
             hours_after: Of forecasts only: at which hours after each prediction time; by default in
                 12 equal steps to the horizon.
+            level: Of forecasts only: share of the observations that low and high are to hold, 0.9
+                by default. `metrics["intervals"]` says whether they were calibrated.
 
         Returns:
             Of a classification: subject_id, prediction_time (h), logit, probability. Of a forecast:
-            subject_id, prediction_time, time (h), variable, value, low and high (90 % interval), in
-            original units.
+            subject_id, prediction_time, time (h), variable, value, low and high, in original units.
 
         Raises:
             SchemaError: The cohort has a variable that the training part did not have.
-            ArgumentError: `hours_after` for a classification, or an hour that is not positive.
+            ArgumentError: `hours_after` or `level` for a classification, an hour that is not
+                positive, or a level not within (0, 1).
         """
-        return work_of(self.task).predict((self,), self.records(cohort), hours_after)
+        work = work_of(self.task).with_level(level)
+        return work.predict(self.members, self.records(cohort), hours_after)
 
     def logits(self, records: PackedRecords) -> np.ndarray:
         """Log odds of the outcome of each record, (record,) float64."""
@@ -144,6 +162,8 @@ def load_run(folder: Path | str, *, device: str = "cpu", model: SequenceModel | 
             safetensors.numpy.load((folder / "baselines.safetensors").read_bytes())
         ),
         parts=pd.read_parquet(folder / "split.parquet"),
+        fingerprint=read_json(folder / "fingerprint.json"),
+        calibration=read_calibration(folder, manifest["files"], n_variables=len(schema.variables)),
     )
 
 

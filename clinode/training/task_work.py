@@ -13,6 +13,7 @@ import pandas as pd
 
 from clinode.cohort import Cohort, PackedRecords
 from clinode.errors import ArgumentError, CheckpointError
+from clinode.evaluation import SplitConformal
 
 if TYPE_CHECKING:
     from clinode.training.run import Run
@@ -50,7 +51,8 @@ class Resampling(TypedDict):
 class TaskWork(ABC):
     """What is done for one kind of task before, in and after a fit.
 
-    `members` are runs of one task and one schema; what they say counts equally.
+    `members` are runs of one task and one schema; what they say counts equally, and is corrected
+    by the calibration of the first.
     """
 
     baselines: ClassVar[Any]  # its `from_arrays` reads what `to_arrays` of them gave
@@ -84,6 +86,32 @@ class TaskWork(ABC):
         Raises:
             ArgumentError: The task has no use for `hours_after`, or they make no sense.
         """
+
+    def with_level(self, level: float | None) -> "TaskWork":
+        """The same work with intervals that are to hold another share of what is observed.
+
+        Raises:
+            ArgumentError: The answers of this task are no intervals.
+        """
+        if level is not None:
+            raise ArgumentError("level belongs to forecasts, whose answers have intervals")
+        return self
+
+    def set_aside(self, tune: Cohort) -> tuple[Cohort, Cohort | None]:
+        """Who of the tuning part selects the epoch, and who corrects the answers afterwards."""
+        return tune, None
+
+    def calibrate(
+        self, members: "Sequence[Run]", tune: Cohort | None, aside: Cohort | None
+    ) -> tuple[SplitConformal | None, dict[str, Any] | None]:
+        """What corrects the answers, and what `metrics.json` says of it; both None by default.
+
+        Args:
+            members: Fitted, not yet corrected.
+            tune: The whole tuning part.
+            aside: Who of it was set aside.
+        """
+        return None, None
 
     @abstractmethod
     def evaluate(
