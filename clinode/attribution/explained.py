@@ -25,7 +25,8 @@ class Explained:
 
 
 def _logit(task: Classify) -> Explained:
-    return Explained(task.outcome, lambda readout: readout.value[:, 0])
+    """The log odds of the first label."""
+    return Explained(task.labels[0], lambda readout: readout.value[:, 0])
 
 
 EXPLAINED: dict[type[Task], Callable[..., Explained]] = {Classify: _logit}

@@ -27,7 +27,9 @@ def fit(
     data: Data,
     answer: Answer,
     out: Annotated[Path, typer.Option(help="Folder of the run; must not exist, or be resumed.")],
-    outcome: Annotated[str | None, typer.Option(help="Outcome column to predict.")] = None,
+    outcome: Annotated[
+        list[str] | None, typer.Option(help="Outcome column to predict; may be repeated.")
+    ] = None,
     horizon: Annotated[
         float | None, typer.Option(help="Forecast every variable so many hours ahead.")
     ] = None,
@@ -196,7 +198,7 @@ def _model(stored: dict[str, Any], name: str | None) -> Any:
 
 def _task(
     stored: dict[str, Any] | None,
-    outcome: str | None,
+    outcome: list[str] | None,
     horizon: float | None,
     at: float | None,
     auxiliary: list[str],
@@ -204,7 +206,10 @@ def _task(
     from clinode.cohort import Classify, Forecast, task_from_dict
 
     makers = {  # which option asks for which task: the table of the command line
-        "--outcome": (outcome, lambda name: Classify(name, at=at, auxiliary=tuple(auxiliary))),
+        "--outcome": (
+            outcome or None,
+            lambda names: Classify(tuple(names), at=at, auxiliary=tuple(auxiliary)),
+        ),
         "--horizon": (horizon, lambda hours: Forecast(hours, at=at)),
     }
     asked = {option: (value, make) for option, (value, make) in makers.items() if value is not None}
@@ -281,4 +286,6 @@ def _table_of(found: dict[str, Any]) -> list[str]:
     for name, held in found["difference"].items():
         cells = [interval(held[m]) if m in held else "" for m in metrics]
         rows.append([f"model - {name}", *cells])
+    for name, held in found.get("labels", {}).items():  # what stands above is their mean
+        rows.append([name, *(interval(held[m]) for m in metrics)])
     return table(["", *metrics], rows)

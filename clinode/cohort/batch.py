@@ -110,7 +110,7 @@ class IrregularBatch:
         prediction_time: Hours, float64.
         treatments: None where the schema has no inputs.
         query_time: Hours, float64; NaN behind a subject's last query. None unless asked for.
-        target: (batch, outcome) with the task's outcome first, or (batch, query, variable) on the
+        target: (batch, outcome) with the task's labels first, or (batch, query, variable) on the
             standardised scale; 0 where unknown. None at prediction.
         target_mask: What of the target is known.
         subject: Position in the `PackedRecords` the batch was drawn from.

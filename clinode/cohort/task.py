@@ -67,33 +67,44 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class Classify(Task):
-    """A binary outcome of each instance.
+    """Binary outcomes of each instance: one, or several that may go together.
 
     The prediction time is the outcomes' `prediction_time` where that column exists, else `at`, else
     the end of the observation window, which is fixed on the training part and stored.
 
     Args:
-        outcome: Column of the outcomes that holds 0, 1 or nothing.
+        outcome: Column of the outcomes that holds 0, 1 or nothing, or a tuple of such columns. An
+            instance counts for each label that is known of it.
         at: Prediction time in hours since the subject's time zero, inclusive.
         auxiliary: Further outcome columns, binary or continuous. They are trained beside the
             outcome and never read at prediction.
     """
 
-    outcome: str
+    outcome: str | tuple[str, ...]
     at: float | int | None = None
     auxiliary: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if not self.outcome:
+        names = (self.outcome,) if isinstance(self.outcome, str) else tuple(self.outcome)
+        if not names or not all(names):
             raise ArgumentError("the name of the outcome is empty", fix="name an outcome column")
-        if self.outcome in self.auxiliary:
-            raise ArgumentError(f"{self.outcome!r} cannot be auxiliary to itself")
+        if len(set(names)) < len(names):
+            raise ArgumentError("an outcome is named twice", fix="name each column once")
+        for name in names:
+            if name in self.auxiliary:
+                raise ArgumentError(f"{name!r} cannot be auxiliary to itself")
+        object.__setattr__(self, "outcome", names if len(names) > 1 else names[0])
         object.__setattr__(self, "at", _hours(self.at))
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """What is predicted, in order; the first is the one that `probability` speaks of."""
+        return (self.outcome,) if isinstance(self.outcome, str) else self.outcome
+
+    @property
     def outcomes(self) -> tuple[str, ...]:
-        """The outcome first, then the auxiliary ones: the columns of `IrregularBatch.target`."""
-        return (self.outcome, *self.auxiliary)
+        """The labels first, then the auxiliary ones: the columns of `IrregularBatch.target`."""
+        return (*self.labels, *self.auxiliary)
 
     def default_time(self, last_time: float) -> float:
         return last_time if self.at is None else self.at
@@ -102,7 +113,7 @@ class Classify(Task):
         """Outcome columns of the instances, (instance, outcome) float64, NaN where unknown.
 
         Raises:
-            SchemaError: A column is missing, or the outcome holds something else than 0 and 1.
+            SchemaError: A column is missing, or a label holds something else than 0 and 1.
         """
         outcomes = cohort.outcomes
         columns = [] if outcomes is None else list(outcomes.columns)
@@ -114,22 +125,25 @@ class Classify(Task):
                 fix="name one of these columns in the task or read the cohort with its outcomes",
             )
         values = outcomes[list(self.outcomes)].to_numpy(dtype=np.float64, na_value=np.nan)
-        known = values[:, 0][~np.isnan(values[:, 0])]
-        if not np.isin(known, (0.0, 1.0)).all():
-            raise SchemaError(
-                f"column {self.outcome!r}: expected 0, 1 or nothing, "
-                f"{int((~np.isin(known, (0.0, 1.0))).sum())} rows hold something else",
-                where="outcomes",
-                fix="make the column binary before reading",
-            )
+        for name, column in zip(self.labels, values.T, strict=False):
+            n_other = int((~np.isnan(column) & ~np.isin(column, (0.0, 1.0))).sum())
+            if n_other:
+                raise SchemaError(
+                    f"column {name!r}: expected 0, 1 or nothing, {n_other} rows hold something "
+                    "else",
+                    where="outcomes",
+                    fix="make the column binary before reading",
+                )
         padded = np.concatenate([values, np.full((1, values.shape[1]), np.nan)])
         return padded[outcome_row]  # row -1 is the row of NaN
 
     def is_trainable(self, target: np.ndarray) -> np.ndarray:
-        return ~np.isnan(target[:, 0])
+        return ~np.isnan(target[:, : len(self.labels)]).all(axis=1)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "classify", **asdict(self), "auxiliary": list(self.auxiliary)}
+        outcome = self.outcome if isinstance(self.outcome, str) else list(self.outcome)
+        fields = {"outcome": outcome, "at": self.at, "auxiliary": list(self.auxiliary)}
+        return {"kind": "classify", **fields}
 
 
 @dataclass(frozen=True)

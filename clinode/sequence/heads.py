@@ -56,13 +56,16 @@ class Pooling(nn.Module):
 
 
 class Committee(nn.Module):
-    """A statistics tower with outputs: from its code, and for the first one from what it read."""
+    """A statistics tower with outputs: from its code, and for labels from what it read as well."""
 
-    def __init__(self, tower: StatisticsTower, n_out: int, generator: torch.Generator):
+    def __init__(
+        self, tower: StatisticsTower, n_labels: int, n_auxiliary: int, generator: torch.Generator
+    ):
         super().__init__()
-        self.tower = tower
+        self.tower, self.n_labels = tower, n_labels
+        n_out = n_labels + n_auxiliary
         self.out = MemberLinear(tower.members, tower.code, n_out, generator, bias=0.0)
-        self.skip = MemberLinear(tower.members, tower.n_read, 1, generator, bias=0.0)
+        self.skip = MemberLinear(tower.members, tower.n_read, n_labels, generator, bias=0.0)
         nn.init.zeros_(self.skip.weight)
 
     def forward(
@@ -72,15 +75,16 @@ class Committee(nn.Module):
         generator: torch.Generator | None,
         unseen: Bool[Tensor, "batch variable"] | None,
     ) -> Float[Tensor, "member batch out"]:
-        """A logit and auxiliary predictions by each member."""
+        """Logits and auxiliary predictions by each member."""
         code, read = self.tower(batch, columns, generator, unseen)
         out = self.out(code)
         direct = self.skip(dropout(read, self.tower.dropout, generator))
-        return torch.cat([out[:, :, :1] + direct, out[:, :, 1:]], dim=2)
+        n = self.n_labels
+        return torch.cat([out[:, :, :n] + direct, out[:, :, n:]], dim=2)
 
 
 class ClassificationHead(Head):
-    """Three towers with logits and auxiliary predictions each; the output is their mean logit.
+    """Three towers with logits and auxiliary predictions each; the outputs are their mean logits.
 
     The second and third are committees over the statistics, whose mean logits count as one each.
     The third has half as many members, and reads the statistics through bins: as many more weights
@@ -90,7 +94,7 @@ class ClassificationHead(Head):
 
     Args:
         schema: Of the training part.
-        task: Says how many auxiliary outcomes there are.
+        task: Says how many labels and auxiliary outcomes there are.
         sizes: Of the towers.
         generator: Draws the weights.
     """
@@ -106,14 +110,15 @@ class ClassificationHead(Head):
         generator: torch.Generator,
     ):
         super().__init__()
-        n_features, n_auxiliary = sizes.n_features, len(task.auxiliary)
-        is_binary = [True, *(scale.is_binary for scale in schema.auxiliary)]
+        n_features, self.n_labels = sizes.n_features, len(task.labels)
+        n_auxiliary = len(task.auxiliary)
+        is_binary = [True] * self.n_labels + [scale.is_binary for scale in schema.auxiliary]
         self.register_buffer("is_binary", torch.tensor(is_binary), persistent=False)
         self.dropout = sizes.dropout
         self.pooling = Pooling(n_features, generator)
         self.static = linear(2 * len(schema.statics), sizes.static_code, generator)
         self.hidden = linear(3 * n_features + sizes.static_code, sizes.head_hidden, generator)
-        self.out = linear(sizes.head_hidden, 1 + n_auxiliary, generator, bias=0.0)
+        self.out = linear(sizes.head_hidden, self.n_labels + n_auxiliary, generator, bias=0.0)
         self.statistics = Committee(
             StatisticsTower(
                 schema,
@@ -124,7 +129,8 @@ class ClassificationHead(Head):
                 static_code=sizes.static_code,
                 generator=generator,
             ),
-            1 + n_auxiliary,
+            self.n_labels,
+            n_auxiliary,
             generator,
         )
         self.binned = Committee(
@@ -138,20 +144,22 @@ class ClassificationHead(Head):
                 static_code=sizes.static_code,
                 binned=True,
             ),
-            1 + n_auxiliary,
+            self.n_labels,
+            n_auxiliary,
             generator,
         )
-        self.register_buffer("level", torch.zeros(1))
+        self.register_buffer("level", torch.zeros(self.n_labels))
 
     def prepare(self, records: PackedRecords) -> None:
-        """Start both towers at the training part's share of positive outcomes."""
+        """Start every tower at the training part's share of each label."""
         if records.target is None:
             return
-        share = _share(records.target[:, 0])
+        shares = [_share(records.target[:, label]) for label in range(self.n_labels)]
+        start = torch.tensor([math.log(share / (1 - share)) for share in shares])
         with torch.no_grad():
-            self.out.bias[0] = math.log(share / (1 - share))
-            self.statistics.skip.bias.fill_(math.log(share / (1 - share)))
-            self.binned.skip.bias.fill_(math.log(share / (1 - share)))
+            self.out.bias[: self.n_labels] = start
+            for committee in (self.statistics, self.binned):
+                committee.skip.bias.copy_(start.repeat(committee.tower.members))
 
     def finish(self, records: PackedRecords, answer: Callable[[IrregularBatch], Readout]) -> None:
         """Set the level, see `set_level`.
@@ -163,28 +171,30 @@ class ClassificationHead(Head):
         logits, order = [], []
         with torch.no_grad():
             for batch in in_batches(records, dtype=self.level.dtype):
-                logits.append(answer(batch).value.squeeze(1))
+                logits.append(answer(batch).value)
                 order.append(batch.subject)
-        target = records.target[torch.cat(order).numpy(), 0]
+        target = records.target[torch.cat(order).numpy(), : self.n_labels]
         self.set_level(torch.cat(logits).double().numpy(force=True), target)
 
     def set_level(
-        self, logit: Float[np.ndarray, " record"], target: Float[np.ndarray, " record"]
+        self, logit: Float[np.ndarray, "record label"], target: Float[np.ndarray, "record label"]
     ) -> None:
-        """Shift the output so that its mean probability is the share of positive outcomes.
+        """Shift the outputs so that their mean probabilities are the shares of the labels.
 
         Args:
             logit: Of each training record, without dropout.
-            target: 0, 1 or NaN where unknown.
+            target: 0, 1 or NaN where unknown; a label that nobody is known to have stays.
         """
-        known, share = ~np.isnan(target), _share(target)
-        if known.any():
+        for label in range(self.n_labels):
+            known, share = ~np.isnan(target[:, label]), _share(target[:, label])
+            if not known.any():
+                continue
             low, high = -20.0, 20.0
             for _ in range(60):  # halving: the mean rises with the shift
                 middle = (low + high) / 2
-                is_low = expit(logit[known] + middle).mean() < share
+                is_low = expit(logit[known, label] + middle).mean() < share
                 low, high = (middle, high) if is_low else (low, middle)
-            self.level += (low + high) / 2
+            self.level[label] += (low + high) / 2
 
     def forward(
         self,
@@ -204,39 +214,41 @@ class ClassificationHead(Head):
         binned = self.binned(batch, columns, generator, unseen)
         towers = torch.cat([sequence.unsqueeze(0), statistics, binned])
         means = [sequence, statistics.mean(dim=0), binned.mean(dim=0)]
+        n = self.n_labels
         return Readout(
-            value=torch.stack(means)[:, :, :1].mean(dim=0) + self.level,
-            towers=towers[:, :, 0],
-            auxiliary=towers[:, :, 1:],
+            value=torch.stack(means)[:, :, :n].mean(dim=0) + self.level,
+            towers=towers[:, :, :n],
+            auxiliary=towers[:, :, n:],
             next_observation=encoding.next_observation,
         )
 
     def loss(
         self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
     ) -> Float[Tensor, ""]:
-        """Cross-entropy and weighted auxiliary losses of the three towers.
+        """Cross-entropy, meaned over labels, and weighted auxiliary losses of the three towers.
 
-        Each member of a committee has a loss of its own, and the committee the mean of them.
+        A label that is unknown of a record has no part in it. Each member of a committee has a loss
+        of its own, and the committee the mean of them.
         """
         target, known = known_targets(batch)
         if readout.towers is None or readout.auxiliary is None:
             raise ArgumentError("this readout is not that of a classification")
-        shown = torch.cat([readout.towers.unsqueeze(2), readout.auxiliary], dim=2)
+        shown = torch.cat([readout.towers, readout.auxiliary], dim=2)
         truth = target.expand_as(shown)
         binary = functional.binary_cross_entropy_with_logits(shown, truth, reduction="none")
         error = torch.where(self.is_binary, binary, (shown - truth) ** 2)
         held = torch.where(known, error, 0.0).sum(dim=1) / known.sum(dim=0).clamp(min=1)
-        weight = torch.ones_like(held[0])
-        weight[1:] = auxiliary_weight
+        weight = torch.full_like(held[0], 1 / self.n_labels)
+        weight[self.n_labels :] = auxiliary_weight
         by_tower = held @ weight
         first = 1 + self.statistics.tower.members  # of the binned ones
         return by_tower[0] + by_tower[1:first].mean() + by_tower[first:].mean()
 
     def prediction_loss(self, batch: IrregularBatch, readout: Readout) -> tuple[float, int]:
-        """Cross entropy of the outcome."""
-        target, known = (part[:, 0] for part in known_targets(batch))
+        """Cross entropy of the labels."""
+        target, known = (part[:, : self.n_labels] for part in known_targets(batch))
         losses = functional.binary_cross_entropy_with_logits(
-            readout.value[:, 0].double(), target.double(), reduction="none"
+            readout.value.double(), target.double(), reduction="none"
         )
         return float(losses[known].sum()), int(known.sum())
 

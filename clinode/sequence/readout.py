@@ -40,17 +40,17 @@ class Readout:
     """What a model says about a batch.
 
     Args:
-        value: Logits (batch, 1), or forecast means (batch, query, variable), standardised.
+        value: Logits (batch, label), or forecast means (batch, query, variable), standardised.
         next_observation: Each row's values as expected just before it, standardised.
         log_variance: Of a forecast, the shape of `value`.
-        towers: Logits of the sequence tower and of each member of the statistics tower.
+        towers: Logits of the sequence tower and of each member of the statistics towers.
         auxiliary: Their predictions of the auxiliary outcomes.
     """
 
     value: Float[Tensor, "batch ..."]
     next_observation: Float[Tensor, "row variable"]
     log_variance: Float[Tensor, "batch ..."] | None = None
-    towers: Float[Tensor, "tower batch"] | None = None
+    towers: Float[Tensor, "tower batch label"] | None = None
     auxiliary: Float[Tensor, "tower batch auxiliary"] | None = None
 
 

@@ -77,7 +77,7 @@ class CohortClassifier(ClassifierMixin, BaseEstimator):
         cohort = _as_cohort(X)
         task = Classify(self._outcome_of(cohort), at=self.at)
         if y is not None:
-            _check_labels(np.asarray(y, dtype=np.float64), _labels(cohort, task.outcome))
+            _check_labels(np.asarray(y, dtype=np.float64), _labels(cohort, task.labels[0]))
         config = FitConfig.recommended(task)
         if self.epochs is not None:
             config = replace(config, epochs=self.epochs)
@@ -132,12 +132,12 @@ class CohortClassifier(ClassifierMixin, BaseEstimator):
             SchemaError: No label is known.
         """
         check_is_fitted(self)
-        labels = _labels(_as_cohort(X), self._task.outcome)
+        labels = _labels(_as_cohort(X), self._task.labels[0])
         if y is not None:
             _check_labels(np.asarray(y, dtype=np.float64), labels)
         known = ~np.isnan(labels)
         if not known.any():
-            raise SchemaError(f"no subject has a known {self._task.outcome!r}", where="outcomes")
+            raise SchemaError(f"no subject has a known {self._task.labels[0]!r}", where="outcomes")
         right = (self.predict(X) == labels)[known]
         weights = None if sample_weight is None else np.asarray(sample_weight)[known]
         return float(np.average(right, weights=weights))
