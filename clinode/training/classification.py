@@ -10,7 +10,12 @@ from scipy.special import expit
 
 from clinode.cohort import Classify, Cohort, PackedRecords
 from clinode.errors import SchemaError
-from clinode.evaluation import Baselines, evaluate_classification, fit_baselines
+from clinode.evaluation import (
+    Baselines,
+    Recalibration,
+    evaluate_classification,
+    fit_baselines,
+)
 from clinode.evaluation.labels import LabelBaselines, evaluate_labels
 from clinode.sequence import in_batches
 from clinode.training.histories import read_histories
@@ -79,7 +84,7 @@ class ClassificationWork(TaskWork):
     ) -> pd.DataFrame:
         refuse_hours(hours_after)
         others = _labels(records)[1:]
-        logit = _mean_logits(members, records)
+        logit = _answers(members, records)
         table = records.instances.assign(logit=logit[:, 0])
         for position, label in enumerate(others, start=1):
             table[f"logit_{label}"] = logit[:, position]
@@ -96,7 +101,7 @@ class ClassificationWork(TaskWork):
         options: Resampling,
     ) -> tuple[Result, tuple[dict[str, Any], ...]]:
         labels = _labels(records)
-        outcome, probability = _outcomes(records), expit(_mean_logits(members, records))
+        outcome, probability = _outcomes(records), expit(_answers(members, records))
         histories = read_histories(cohort, records)
         subject = records.subject_index
         if len(labels) == 1:
@@ -140,7 +145,7 @@ class ClassificationWork(TaskWork):
 
 
 def logits(run: "Run", records: PackedRecords) -> np.ndarray:
-    """Log odds of the first label of each record, (record,) float64."""
+    """The model's own log odds of the first label of each record, (record,) float64."""
     return _label_logits(run, records)[:, 0]
 
 
@@ -161,6 +166,14 @@ def _label_logits(run: "Run", records: PackedRecords) -> np.ndarray:
 
 def _mean_logits(members: "Sequence[Run]", records: PackedRecords) -> np.ndarray:
     return np.mean([_label_logits(run, records) for run in members], axis=0)
+
+
+def _answers(members: "Sequence[Run]", records: PackedRecords) -> np.ndarray:
+    """What is said in the end: the mean log odds, the first label recalibrated where that was."""
+    logit, calibration = _mean_logits(members, records), members[0].calibration
+    if isinstance(calibration, Recalibration):
+        logit[:, 0] = calibration.apply(logit[:, 0])
+    return logit
 
 
 def _labels(records: PackedRecords) -> tuple[str, ...]:

@@ -123,7 +123,10 @@ class Run:
         return work.predict(self.members, self.records(cohort), hours_after)
 
     def logits(self, records: PackedRecords) -> np.ndarray:
-        """Log odds of the outcome of each record, (record,) float64."""
+        """The model's own log odds of the outcome of each record, (record,) float64.
+
+        `predict` shows them after the recalibration, where there was one.
+        """
         return logits(self, records)
 
 
