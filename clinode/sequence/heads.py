@@ -1,8 +1,7 @@
-"""From what a family says about each row to what the task asks: pooling, heads, losses.
+"""From what a family says about each row to what the task asks: pooling, the risk, losses.
 
 Classification fuses late: the sequence and the statistics tower each give a logit with a loss of
-its own, and the output is their mean. A forecast adds a correction, carried to each query time by
-modes that decay and rotate, to a weighted combination of what was last and on average seen.
+its own, and the output is their mean. Other tasks' heads are in files of their own.
 """
 
 import math
@@ -15,15 +14,11 @@ from scipy.special import expit
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clinode.cohort import Classify, Forecast, IrregularBatch, PackedRecords, Preprocessor
+from clinode.cohort import Classify, IrregularBatch, PackedRecords, Preprocessor
 from clinode.errors import ArgumentError
-from clinode.sequence.diagonal_flow import rotate, transition
-from clinode.sequence.inputs import REFERENCE_WINDOW
 from clinode.sequence.layers import MemberLinear, dropout, linear, sum_by_subject
 from clinode.sequence.readout import Encoding, Head, HeadSizes, Readout, in_batches
 from clinode.sequence.summaries import StatisticsTower, static_inputs, summary_columns
-
-DECODER_MODES = 24  # of a forecast, and as many complex constants
 
 
 class Pooling(nn.Module):
@@ -253,141 +248,6 @@ class ClassificationHead(Head):
         return float(losses[known].sum()), int(known.sum())
 
 
-class ForecastHead(Head):
-    """Mean and log variance of every variable at each query time.
-
-    Args:
-        schema: Of the training part.
-        task: Its horizon sets the pace of the decoder's modes, whose time constants reach from 1/48
-            to 2 spans of window and horizon.
-        sizes: Of the towers.
-        generator: Draws the weights.
-    """
-
-    weight: Tensor
-
-    def __init__(
-        self,
-        schema: Preprocessor,
-        task: Forecast,
-        sizes: HeadSizes,
-        generator: torch.Generator,
-    ):
-        super().__init__()
-        n_features = sizes.n_features
-        n_variables, modes = len(schema.variables), DECODER_MODES
-        self.dropout = sizes.dropout
-        self.pace = REFERENCE_WINDOW / (schema.window + task.horizon)
-        self.register_buffer("weight", torch.ones(n_variables))
-        self.statistics = StatisticsTower(
-            schema,
-            members=sizes.statistics_members,
-            hidden=sizes.statistics_hidden,
-            code=sizes.statistics_hidden,
-            dropout=sizes.statistics_dropout,
-            static_code=sizes.static_code,
-            generator=generator,
-        )
-        self.start = linear(2 * n_features + sizes.statistics_hidden, 4 * modes, generator)
-        spread = torch.logspace(0, 2, modes) / self.pace
-        self.log_decay = nn.Parameter(-torch.log(spread))
-        frequency = torch.empty(modes).uniform_(0, 0.5, generator=generator) * self.pace
-        frequency[::2] = 0.0
-        self.frequency = nn.Parameter(frequency)
-        self.hidden = linear(4 * modes + n_features, sizes.head_hidden, generator)
-        self.out = linear(sizes.head_hidden, 2 * n_variables, generator, bias=0.0)
-        self.combine = linear(2 * n_features + sizes.statistics_hidden, 4 * n_variables, generator)
-        with torch.no_grad():
-            self.out.weight[:n_variables].mul_(0.1)
-            self.combine.weight.mul_(0.1)
-            self.combine.bias.copy_(
-                torch.tensor([0.4, 0.4, 0.0, 0.0]).repeat_interleave(n_variables)
-            )
-
-    def prepare(self, records: PackedRecords) -> None:
-        """Weigh variables by (mean count / count)^.5 of the training part's targets."""
-        counts = torch.zeros(len(self.weight), dtype=torch.float64)
-        for batch in in_batches(records):
-            if batch.target_mask is not None:
-                counts += batch.target_mask.sum(dim=(0, 1))
-        mean = counts[counts > 0].mean()
-        self.weight.copy_(torch.where(counts > 0, torch.sqrt(mean / counts.clamp(min=1)), 0.0))
-
-    def forward(
-        self,
-        batch: IrregularBatch,
-        encoding: Encoding,
-        generator: torch.Generator | None,
-        unseen: Bool[Tensor, "batch variable"] | None = None,
-    ) -> Readout:
-        """Forecasts at `batch.query_time`; those behind a subject's last query are meaningless."""
-        observed = encoding.is_observed.to(batch.dtype).unsqueeze(1)
-        subject, n = batch.row_subject, len(batch)
-        mean = sum_by_subject(encoding.features * observed, subject, n)
-        mean = mean / sum_by_subject(observed, subject, n).clamp(min=1)
-        code, _ = self.statistics(batch, summary_columns(batch), generator, unseen)
-        everything = torch.cat([encoding.at_prediction, mean, code.mean(dim=0)], dim=1)
-        everything = dropout(everything, self.dropout, generator)
-        start, constant = self.start(everything).chunk(2, dim=1)
-        if batch.query_time is None:
-            raise ArgumentError("a forecast needs query times", fix="batch(..., query_after=[...])")
-        ahead = batch.query_time - batch.prediction_time.unsqueeze(1)
-        ahead = torch.nan_to_num(ahead).to(batch.dtype)
-        cosine, sine = transition(torch.exp(self.log_decay), self.frequency, ahead)
-        moved = rotate(cosine, sine, start.unsqueeze(1).expand(-1, ahead.shape[1], -1))
-        parts = [moved, constant.unsqueeze(1).expand_as(moved), encoding.at_query]
-        hidden = functional.silu(self.hidden(torch.cat(parts, dim=2)))
-        correction, log_variance = self.out(hidden).chunk(2, dim=2)
-        anchors = carried_forward(batch, self.pace)
-        if unseen is not None:
-            anchors = anchors.masked_fill(unseen.unsqueeze(1), 0.0)
-        weights = self.combine(everything).view(n, 4, -1)
-        anchor = (weights * anchors).sum(dim=1)
-        return Readout(
-            value=anchor.unsqueeze(1) + correction,
-            log_variance=log_variance.clamp(-8, 8),
-            next_observation=encoding.next_observation,
-        )
-
-    def loss(
-        self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
-    ) -> Float[Tensor, ""]:
-        """Weighted squared error, plus .3 of the Gaussian likelihood with the error held fixed."""
-        target, known = known_targets(batch)
-        square = (target - readout.value) ** 2
-        squared = masked_mean(square * self.weight, known)
-        log_variance = torch.zeros_like(square)
-        if readout.log_variance is not None:
-            log_variance = readout.log_variance
-        likelihood = 0.5 * (log_variance + square.detach() * torch.exp(-log_variance))
-        return squared + 0.3 * masked_mean(likelihood, known)
-
-    def prediction_loss(self, batch: IrregularBatch, readout: Readout) -> tuple[float, int]:
-        """Squared error on the standardised scale."""
-        target, known = known_targets(batch)
-        losses = (readout.value.double() - target.double()).square()
-        return float(losses[known].sum()), int(known.sum())
-
-
-def carried_forward(batch: IrregularBatch, pace: float) -> Float[Tensor, "batch anchor variable"]:
-    """Last value, mean, and two means that forget (3 and 10 hours of a 48-hour span)."""
-    mask = batch.mask.to(batch.dtype)
-    subject, n = batch.row_subject, len(batch)
-    here = batch.mask[batch.last_row]
-    row = torch.where(here, batch.last_row.unsqueeze(1), batch.last_seen[batch.last_row])
-    last = torch.where(row >= 0, batch.value.gather(0, row.clamp(min=0)), 0.0)
-    age = (batch.prediction_time[subject] - batch.time) * pace
-    anchors = [last]
-    for time_constant in (torch.inf, 3.0, 10.0):
-        # measured from the variable's own last observation, so that old records keep weights of 1
-        recent = age.unsqueeze(1) - _age_of_last(batch, age, row)[subject]
-        weight = mask * torch.exp(-recent / time_constant).to(batch.dtype)
-        total = sum_by_subject(weight, subject, n)
-        held = sum_by_subject(weight * batch.value, subject, n)
-        anchors.append(held / torch.where(total > 0, total, 1.0))
-    return torch.stack(anchors, dim=1)
-
-
 def masked_mean(error: Float[Tensor, "*shape"], known: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """Mean over what is known; 0 where nothing is."""
     return torch.where(known, error, 0.0).sum() / known.sum().clamp(min=1)
@@ -418,7 +278,3 @@ def expectation_loss(
     known = batch.mask.clone()
     known[: batch.sizes[0]] = False
     return masked_mean(error, known)
-
-
-def _age_of_last(batch: IrregularBatch, age: Tensor, row: Tensor) -> Tensor:
-    return torch.where(row >= 0, age[row.clamp(min=0)], 0.0)

@@ -6,7 +6,8 @@ import torch
 
 from clinode.cohort import Classify, Forecast, Preprocessor, Task
 from clinode.errors import ArgumentError
-from clinode.sequence.heads import ClassificationHead, ForecastHead
+from clinode.sequence.forecast_head import ForecastHead
+from clinode.sequence.heads import ClassificationHead
 from clinode.sequence.readout import Head, HeadSizes
 
 HEADS: dict[type[Task], Any] = {Classify: ClassificationHead, Forecast: ForecastHead}

@@ -5,7 +5,9 @@ from scipy.special import expit
 
 from clinode.errors import ArgumentError
 from clinode.sequence import Encoding
-from clinode.sequence.heads import REFERENCE_WINDOW, Pooling, carried_forward, masked_mean
+from clinode.sequence.anchor import carried_forward
+from clinode.sequence.heads import Pooling, masked_mean
+from clinode.sequence.inputs import REFERENCE_WINDOW
 
 
 def test_pooling_takes_means_over_the_rows_with_an_observation(classified):
