@@ -99,7 +99,8 @@ def stage_meds(
         else read_labels(connection, labels, policy, shard)
     )
     stays = connection.execute(
-        "SELECT stay AS subject_id, person AS person_id, start AS index_time FROM stays ORDER BY stay"
+        "SELECT stay AS subject_id, person AS person_id, start AS index_time FROM stays "
+        "ORDER BY stay"
     ).df()
     parts.groups = stays[["subject_id"]].assign(group=stays["person_id"].astype(str))
     parts.frames["index_times"] = stays

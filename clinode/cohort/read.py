@@ -19,9 +19,11 @@ from clinode.cohort.columns import (
     need_column,
     subject_column,
 )
+from clinode.cohort.eicu import is_eicu, stage_eicu
 from clinode.cohort.ledger import Entry
 from clinode.cohort.meds import is_meds, stage_meds
 from clinode.cohort.meds_written import is_written_meds, stage_written_meds
+from clinode.cohort.mimic4 import is_mimic4, stage_mimic4
 from clinode.cohort.physionet2012 import (
     add_death_within_90_days,
     are_p12_outcomes,
@@ -44,6 +46,8 @@ FORMATS = {
     "wide": "CSV or Parquet, one row a subject and time, one column a variable",
     "meds": "folder of the Medical Event Data Standard",
     "physionet2012": "folder of PhysioNet-2012 records, one text file a stay",
+    "mimic4": "folder of MIMIC-IV as published, with hosp/ and icu/",
+    "eicu": "folder of eICU-CRD as published, with patient.csv and others",
     "cohort": "folder that `Cohort.save` wrote",
 }
 LARGE_BYTES = 1 << 25  # from this size on, staged tables are kept in a file
@@ -82,9 +86,9 @@ def read_cohort(
 
     Args:
         path: A table of observations, a folder of tables, a MEDS folder, a folder of PhysioNet-2012
-            records, or a folder that `Cohort.save` wrote.
+            records, of MIMIC-IV or eICU as published, or a folder that `Cohort.save` wrote.
         format: "long" (one row an observation), "wide" (one row a subject and time, one column a
-            variable), "meds", "physionet2012" or "cohort"; found out if left out.
+            variable), "meds", "physionet2012", "mimic4", "eicu" or "cohort"; found out if left out.
         subject: Column of the subject.
         time: Column of the time since the subject's time zero.
         variable: Column of the variable's name (long).
@@ -100,7 +104,7 @@ def read_cohort(
             `clinode check --suggest` writes it.
         strict: Every change is an error.
         schema: Variables known beforehand.
-        mapping: For MEDS: table from codes to variables in place of the shipped one of MIMIC-IV.
+        mapping: For MEDS and MIMIC-IV: table from codes to variables in place of the shipped one.
         index: For MEDS: the code, or its beginning, of the event that is time zero; one subject an
             event.
         until: For MEDS: the code, or its beginning, of the event that ends a stay; the discharge
@@ -148,6 +152,12 @@ def read_cohort(
                 labels=outcomes,
                 shard=shard,
             )
+        if chosen == "mimic4":
+            return stage_mimic4(
+                connection, Path(_one_path(path)), policy=used, mapping=mapping, shard=shard
+            )
+        if chosen == "eicu":
+            return stage_eicu(connection, Path(_one_path(path)), policy=used, shard=shard)
         if chosen == "physionet2012":
             paths = [path] if isinstance(path, str | Path) else list(path)
             return stage_physionet2012(
@@ -171,7 +181,7 @@ def read_cohort(
 
 
 def detect_format(path: Table) -> str:
-    """ "cohort", "meds", "physionet2012", or "tables" for long and wide ones.
+    """The format of a path by what lies there; "tables" for long and wide ones.
 
     Raises:
         SchemaError: There is nothing at the path.
@@ -191,6 +201,10 @@ def detect_format(path: Table) -> str:
             return "meds"
         if is_physionet2012(place):
             return "physionet2012"
+        if is_mimic4(place):
+            return "mimic4"
+        if is_eicu(place):
+            return "eicu"
     return "tables"
 
 

@@ -112,13 +112,13 @@ def test_a_damaged_shard_is_made_again(stays, tmp_path):
 def test_other_data_options_or_numbers_of_shards_are_refused(stays, tmp_path):
     out = tmp_path / "meds"
     convert(stays, out, shard=Shard(1, 2))
-    with pytest.raises(OutputError, match="differently.*n_shards"):
+    with pytest.raises(OutputError, match=r"differently.*n_shards"):
         convert(stays, out, shard=Shard(1, 3))
-    with pytest.raises(OutputError, match="differently.*options"):
+    with pytest.raises(OutputError, match=r"differently.*options"):
         convert(stays, out, shard=Shard(2, 2), options={"time_unit": "min"})
     with (stays / "observations.csv").open("a") as file:
         file.write("1,HR,80,1\n")
-    with pytest.raises(OutputError, match="differently.*data"):
+    with pytest.raises(OutputError, match=r"differently.*data"):
         convert(stays, out, shard=Shard(2, 2))
     with pytest.raises(ArgumentError, match="within the data"):
         convert(stays, stays / "meds")

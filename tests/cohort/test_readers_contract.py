@@ -91,6 +91,71 @@ def meds_example(folder, table, outcome):
     return {"path": folder, "format": "meds"}
 
 
+def mimic4_example(folder, table, outcome):
+    """HR and temperature are charted, potassium is of the laboratory."""
+    items = {"HR": (220045, "bpm"), "Temp": (223762, "°C"), "K": (50971, "mEq/L")}
+    time = T0 + pd.to_timedelta(table["minute"], unit="min")
+    rows = pd.DataFrame(
+        {
+            "subject_id": table["subject"] + 100,
+            "stay_id": table["subject"],
+            "charttime": time.dt.strftime("%Y-%m-%d %H:%M:%S"),
+            "itemid": [items[name][0] for name in table["variable"]],
+            "valuenum": table["value"],
+            "valueuom": [items[name][1] for name in table["variable"]],
+        }
+    )
+    person = outcome["subject"] + 100
+    stay = {"subject_id": person, "hadm_id": person + 100, "stay_id": outcome["subject"]}
+    tables = {
+        "hosp/patients": pd.DataFrame(
+            {"subject_id": person, "gender": "F", "anchor_age": 60, "anchor_year": 2100}
+        ),
+        "hosp/admissions": pd.DataFrame(stay).assign(
+            deathtime="", hospital_expire_flag=outcome["died"], race="OTHER"
+        ),
+        "hosp/labevents": rows[rows["itemid"] == 50971].drop(columns="stay_id"),
+        "icu/icustays": pd.DataFrame(stay).assign(
+            intime=str(T0), outtime=str(T0 + pd.Timedelta(hours=99)), first_careunit="MICU"
+        ),
+        "icu/chartevents": rows[rows["itemid"] != 50971],
+    }
+    for name, frame in tables.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        frame.to_csv(folder / f"{name}.csv.gz", index=False)
+    return {"path": folder, "format": "mimic4"}
+
+
+def eicu_example(folder, table, outcome):
+    """HR and temperature are vital signs, potassium is of the laboratory."""
+    offset = table[["subject", "minute"]].rename(columns={"subject": "patientunitstayid"})
+    column = {"HR": "heartrate", "Temp": "temperature"}
+    vitals = [
+        offset[own]
+        .rename(columns={"minute": "observationoffset"})
+        .assign(**{column[name]: table["value"][own]})
+        for name in column
+        for own in [table["variable"] == name]
+    ]
+    pd.concat(vitals).to_csv(folder / "vitalPeriodic.csv", index=False)
+    own = table["variable"] == "K"
+    lab = offset[own].rename(columns={"minute": "labresultoffset"})
+    lab = lab.assign(labname="potassium", labresult=table["value"], labmeasurenamesystem="mmol/L")
+    lab.to_csv(folder / "lab.csv", index=False)
+    pd.DataFrame(
+        {
+            "patientunitstayid": outcome["subject"],
+            "uniquepid": outcome["subject"].map("002-{}".format),
+            "unitdischargeoffset": 9999,
+            "gender": "Female",
+            "age": "> 89",
+            "hospitaldischargestatus": outcome["died"].map({0: "Alive", 1: "Expired"}),
+            "unitdischargestatus": "Alive",
+        }
+    ).to_csv(folder / "patient.csv", index=False)
+    return {"path": folder, "format": "eicu"}
+
+
 def cohort_example(folder, table, outcome):
     tables = folder / "tables"
     tables.mkdir()
@@ -103,6 +168,8 @@ EXAMPLES = {
     "wide": wide_example,
     "physionet2012": physionet2012_example,
     "meds": meds_example,
+    "mimic4": mimic4_example,
+    "eicu": eicu_example,
     "cohort": cohort_example,
 }
 
