@@ -90,6 +90,40 @@ class PackedRecords:
             },
         )
 
+    def at_earlier_times(self, hours: Sequence[float]) -> "PackedRecords":
+        """These instances, and each of them again so many hours earlier: more to learn from.
+
+        What lay between the earlier and the later time is then ahead, as far as the task reaches.
+
+        Raises:
+            ArgumentError: The instances have outcomes, which are known at their own time only; or
+                an hour is not positive.
+        """
+        back = np.asarray(hours, dtype=np.float64)
+        if self.target is not None:
+            raise ArgumentError("outcomes are those of one prediction time, and of none before it")
+        if not (back > 0).all():
+            raise ArgumentError(f"earlier times lie so many positive hours before, got {hours}")
+        subject = np.tile(self.subject_index, 1 + len(back))
+        time = np.concatenate([self.prediction_time, *(self.prediction_time - h for h in back)])
+        order = np.lexsort((time, subject))
+        subject, time = subject[order], time[order]
+        return PackedRecords(
+            schema=self.schema,
+            task=self.task,
+            arrays={
+                "subjects": self.subjects,
+                "subject_index": subject,
+                "prediction_time": time,
+                "target": None,
+                "rows": self._rows,
+                "first": self._rows.offset[subject],
+                "stop": self._rows.stop_at(subject, time),
+                "query_stop": self._rows.stop_at(subject, time + self.task.reach),
+                "static": self._static,
+            },
+        )
+
     def __len__(self) -> int:
         return len(self.subject_index)
 
@@ -332,7 +366,7 @@ class _Rows:
             until + reach,
         )
         offset = np.searchsorted(row_subject, np.arange(n_subjects + 1))
-        row = _row_at(offset, row_time, subject, time)
+        row = row_at(offset, row_time, subject, time)
         order = np.argsort(row, kind="stable")
         return _Rows(
             offset=offset,
@@ -345,13 +379,13 @@ class _Rows:
             input_value=given["value"],
             input_start=given["start"],
             input_end=given["end"],
-            input_start_row=_row_at(offset, row_time, given["subject"], given["start"]),
-            input_end_row=_row_at(offset, row_time, given["subject"], given["end"]),
+            input_start_row=row_at(offset, row_time, given["subject"], given["start"]),
+            input_end_row=row_at(offset, row_time, given["subject"], given["end"]),
         )
 
     def stop_at(self, subject: np.ndarray, time: np.ndarray) -> np.ndarray:
         """Behind the last row of each subject at or before the time."""
-        return _row_at(self.offset, self.time, subject, np.nextafter(time, np.inf))
+        return row_at(self.offset, self.time, subject, np.nextafter(time, np.inf))
 
 
 def _given(cohort: Cohort, schema: Preprocessor, until: np.ndarray) -> dict[str, np.ndarray]:
@@ -393,7 +427,7 @@ def _distinct(
     return subject[is_new], time[is_new]
 
 
-def _row_at(
+def row_at(
     offset: np.ndarray, row_time: np.ndarray, subject: np.ndarray, time: np.ndarray
 ) -> np.ndarray:
     """First row of the subject at or after the time (its end where there is none or time is NaN).

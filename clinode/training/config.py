@@ -10,7 +10,9 @@ from clinode.errors import ArgumentError
 
 # what may differ between a run and its resumption without changing any byte of the result
 _OPERATIONAL = ("checkpoint_seconds",)
-_EPOCHS: dict[type[Task], int] = {Forecast: 9}  # where others than the default were found better
+_COUNTS = ("epochs", "batch_size", "bucket_batches", "patience_epochs", "prediction_times")
+# where others than the defaults were found better
+_RECOMMENDED: dict[type[Task], dict[str, int]] = {Forecast: {"epochs": 8, "prediction_times": 3}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +35,11 @@ class FitConfig:
     gradient_norm: float = 1.0  # longer gradients are shortened to this
     average_decay: float = 0.98  # of the averaged weights, themselves warmed up
     patience_epochs: int = 5  # only with a tuning part: stop after this many without a better loss
+    prediction_times: int = 1  # forecasts: of each record in training, its own and earlier ones
     checkpoint_seconds: float = 30.0  # at most this much work is lost to a kill; 0 saves every step
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "bucket_batches", "patience_epochs"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ArgumentError(f"{name} must be a whole number of at least 1, got {value!r}")
@@ -70,8 +73,12 @@ class FitConfig:
 
     @classmethod
     def recommended(cls, task: Task) -> "FitConfig":
-        """What was found best for a task on PhysioNet-2012: 9 epochs for forecasts, else 10."""
-        return cls(epochs=_EPOCHS.get(type(task), cls.epochs))
+        """What was found best for a task on PhysioNet-2012.
+
+        A forecast learns from three prediction times of each record: with one, what is rarely
+        measured is learned from too few values.
+        """
+        return cls(**_RECOMMENDED.get(type(task), {}))
 
     def decisive(self) -> dict[str, int | float]:
         """The values that decide the result; a resumed run must have the same ones."""

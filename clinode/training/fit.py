@@ -109,7 +109,7 @@ def fit(
         check_writable(out)
     with one_writer(out), stopping_gently() as flag, _memory_in_words():
         if not _holds(out, call):  # another process may have finished it meanwhile
-            parts = _Parts.read(train, tune, task)
+            parts = _Parts.read(train, tune, task, config)
             job = _Job(model, parts, out, seed, target, config, call, fingerprints, flag)
             job.carry_out(progress)
         shutil.rmtree(_unfinished(out), ignore_errors=True)  # also one left by a kill just here
@@ -126,11 +126,12 @@ class _Parts:
     task: Task
     schema: Preprocessor
     records: PackedRecords
+    shown: PackedRecords  # what the network learns from
     tune_records: PackedRecords | None
-    positions: np.ndarray  # records that are trained on
+    positions: np.ndarray  # of `shown`, with something to be trained on
 
     @classmethod
-    def read(cls, train: Cohort, tune: Cohort | None, task: Task) -> "_Parts":
+    def read(cls, train: Cohort, tune: Cohort | None, task: Task, config: FitConfig) -> "_Parts":
         schema = Preprocessor.fit(train, task)
         records = PackedRecords.build(train, schema, task)
         work = work_of(task)
@@ -140,8 +141,8 @@ class _Parts:
             selecting, aside = work.set_aside(tune)
             tune_records = PackedRecords.build(selecting, schema, task)
             work.check_targets("tuning", selecting, tune_records)
-        positions = records.trainable
-        return cls(train, tune, aside, task, schema, records, tune_records, positions)
+        shown = work.trained_on(records, config.prediction_times)
+        return cls(train, tune, aside, task, schema, records, shown, tune_records, shown.trainable)
 
     @property
     def reported(self) -> tuple[str, Cohort]:
@@ -175,7 +176,7 @@ class _Job:
                 0 if state is None else state.step,
                 n_steps=steps,
                 n_records=len(self.parts.positions),
-                n_left_out=len(self.parts.records) - len(self.parts.positions),
+                n_left_out=len(self.parts.shown) - len(self.parts.positions),
             )
             surroundings = Surroundings(
                 checkpoints=folder / "checkpoints",
@@ -203,10 +204,10 @@ class _Job:
         built = self.model.build(
             parts.schema, parts.task, keyed_generator(self.seed, "initial weights")
         )
-        built.prepare(parts.records)
+        built.prepare(parts.shown)
         loop = TrainingLoop(
             built.to(self.device),
-            parts.records,
+            parts.shown,
             positions=parts.positions,
             tune=parts.tune_records,
             config=self.config,

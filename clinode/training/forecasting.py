@@ -67,6 +67,13 @@ class ForecastWork(TaskWork):
                 fix="give an earlier prediction time (at=), or a longer horizon",
             )
 
+    def trained_on(self, records: PackedRecords, prediction_times: int) -> PackedRecords:
+        """The records at their own time, and at others evenly over half of the window before it."""
+        if prediction_times == 1:
+            return records
+        steps = np.arange(1, prediction_times) / (prediction_times - 1)
+        return records.at_earlier_times((steps * records.schema.window / 2).tolist())
+
     def fit_baselines(self, cohort: Cohort, records: PackedRecords, seed: int) -> ForecastBaselines:
         histories = read_histories(cohort, records, standardised=True)
         queries = read_queries(cohort, records, records.task.reach)

@@ -70,6 +70,24 @@ class TaskWork(ABC):
             SchemaError: Says what is missing, and what may help.
         """
 
+    def trained_on(self, records: PackedRecords, prediction_times: int) -> PackedRecords:
+        """What the network learns from: by default the training part's records as they are.
+
+        Args:
+            records: Of the training part, with targets.
+            prediction_times: Of each record: its own, and earlier ones.
+
+        Raises:
+            ArgumentError: The task answers for one time only.
+        """
+        if prediction_times > 1:
+            raise ArgumentError(
+                f"prediction_times={prediction_times} belongs to forecasts: what is asked here is "
+                "known at one time only",
+                fix="leave it at 1",
+            )
+        return records
+
     @abstractmethod
     def fit_baselines(self, cohort: Cohort, records: PackedRecords, seed: int) -> FittedBaselines:
         """The trivial models, fitted on the training part."""

@@ -296,3 +296,23 @@ def test_positions_outside_of_the_records_are_refused(treated):
         records.batch([len(records)])
     with pytest.raises(ArgumentError, match="at least one"):
         records.batch([])
+
+
+def test_an_earlier_time_is_the_instance_that_it_would_have_been_then(treated):
+    alike = Cohort.from_tables(treated.observations, statics=treated.statics, inputs=treated.inputs)
+    records = records_of(alike, Forecast(12.0, at=30.0))
+    more = records.at_earlier_times([6.0, 20.0])
+    assert len(more) == 3 * len(records)
+    np.testing.assert_array_equal(np.unique(more.prediction_time), [10.0, 24.0, 30.0])
+    for time in (10.0, 24.0, 30.0):
+        alone = PackedRecords.build(alike, records.schema, records.task, at=time)
+        own = np.flatnonzero(more.prediction_time == time)
+        pair = [part.batch(p, DOUBLE) for part, p in ((more, own), (alone, range(len(alone))))]
+        for name, found in vars(pair[0]).items():
+            expected = getattr(pair[1], name)
+            if isinstance(found, torch.Tensor) and name != "subject":
+                torch.testing.assert_close(found, expected, equal_nan=True, rtol=0, atol=0)
+    with pytest.raises(ArgumentError, match="positive hours"):
+        records.at_earlier_times([0.0])
+    with pytest.raises(ArgumentError, match="one prediction time"):
+        records_of(treated).at_earlier_times([6.0])
