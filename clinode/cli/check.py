@@ -1,11 +1,14 @@
 """`clinode check`: what is in a cohort, and what became of every row of it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clinode.cli.options import Answer, Data
+
+if TYPE_CHECKING:
+    from clinode.cohort.definition import DefinedTask
 
 
 def check(
@@ -20,7 +23,8 @@ def check(
 ) -> None:
     """Read a cohort, account for every row, and look for what is suspicious.
 
-    Nothing is changed. `--suggest` writes what a person should decide as a policy to edit, which
+    Nothing is changed. With `--task-file` it is the cohort of that task, and how it came to be is
+    counted. `--suggest` writes what a person should decide as a policy to edit, which
     every command then follows with `--policy`.
     """
     from clinode.cohort import check as look_over
@@ -29,13 +33,39 @@ def check(
     for path in (out, suggest):
         if path is not None:
             check_place(path)
-    found = look_over(data.read())
+    defined = data.defined()
+    found = look_over(data.read() if defined is None else defined.cohort)
+    if defined is not None:
+        found["flow"] = defined.flow.to_dict()
     write_json(out, found["fingerprint"])
     if suggest is not None:
         atomic_write(suggest, found["suggested_policy"])
     lines = [*_what_there_is(found), "", *_ledger(found), "", *_suspicions(found), ""]
+    if defined is not None:
+        lines += [*flow_lines(defined), ""]
     lines.append(f"Wrote {out}" + (f" and {suggest}; edit it" if suggest is not None else ""))
     answer.tell({**found, "out": out, "suggest": suggest}, lines)
+
+
+def flow_lines(defined: "DefinedTask") -> list[str]:
+    """How the cohort of a task came to be, a line a rule."""
+    from clinode.cli.answers import table
+
+    rows = [
+        (
+            step.rule + (" (looks beyond the prediction time)" if step.looks_ahead else ""),
+            step.n_subjects_out,
+            step.n_subjects_left,
+            step.n_left,
+        )
+        for step in defined.flow.steps
+    ]
+    flow = defined.flow
+    return [
+        *table(["rule", "subjects out", "subjects left", "prediction times left"], rows),
+        f"Labels: {flow.n_positive:,} positive, {flow.n_negative:,} negative, "
+        f"{flow.n_unknown:,} unknown",
+    ]
 
 
 def _what_there_is(found: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from clinode.cli.options import Answer, Data
+from clinode.errors import ArgumentError
 
 
 def convert(
@@ -27,6 +28,11 @@ def convert(
     from clinode.cohort.convert import convert as carry_out
     from clinode.cohort.shard import Shard
 
+    if data.task_file is not None:
+        raise ArgumentError(
+            "convert writes a data set as it is, without the outcomes of a --task-file",
+            fix="give the task file to check, fit, evaluate or predict",
+        )
     wanted = Shard.parse(shard)
     answer.progress(f"converting shard {wanted} of {data.data.name}")
     done = carry_out(data.data, out, shard=wanted, name=name, options=data.told())

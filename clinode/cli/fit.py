@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clinode.cli.check import flow_lines
 from clinode.cli.options import Answer, Data
 from clinode.errors import ArgumentError, SchemaError
 
@@ -64,9 +65,21 @@ def fit(
 
     settings = _settings(config, changes or [])
     chosen = _model(settings.get("model", {}), model)
-    task = _task(settings.get("task"), outcome, horizon, at, auxiliary or [])
+    said = (settings.get("task"), outcome, horizon, at, auxiliary)
+    if data.task_file is not None and any(value not in (None, []) for value in said):
+        raise ArgumentError(
+            "--task-file says what is predicted, and so does another option or the config",
+            fix="give one of them",
+        )
+    defined = data.defined()
+    if defined is None:
+        task = _task(settings.get("task"), outcome, horizon, at, auxiliary or [])
+    else:
+        task = defined.task
     schedule = _schedule(settings.get("fit"), task)
-    cohort = data.read()
+    cohort = data.read() if defined is None else defined.cohort
+    for line in [] if defined is None else flow_lines(defined):
+        answer.progress(line)
     train, tune = _parts(cohort, None if published else _fractions(fractions), salt)
     n_tune = 0 if tune is None else len(tune)
     answer.progress(
@@ -85,6 +98,8 @@ def fit(
         progress=not answer.json,
     )
     result = {"run": out, "task": run.task.to_dict(), "seed": run.seed, "metrics": run.metrics}
+    if defined is not None:
+        result["flow"] = defined.flow.to_dict()
     part = "the tuning part" if tune is not None else "the training part itself"
     lines = [f"Wrote the run to {out}. On {part}:"]
     lines += _table_of(dict(run.metrics["evaluation"]))
@@ -120,6 +135,16 @@ def predict(
     data: Data,
     answer: Answer,
     out: Annotated[Path, typer.Option(help="A .csv or .parquet file.")],
+    schema: Annotated[
+        str, typer.Option("--as", help="table, or meds: the prediction schema of MEDS (.parquet).")
+    ] = "table",
+    label: Annotated[
+        str | None, typer.Option(help="With --as meds: which of several outcomes.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="With --as meds: the probability from which the outcome is predicted."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Write a prediction for every subject of a cohort, also for those without observations."""
@@ -128,6 +153,7 @@ def predict(
     from clinode.folder import check_place
 
     check_ending(out)
+    _check_schema(schema, out, label, threshold)
     check_place(out)
     fitted = clinode.load_run(run, device=device)
     cohort = data.read()
@@ -137,11 +163,36 @@ def predict(
             where=data.data.name,
             fix="look at what was dropped: clinode check",
         )
-    table = fitted.predict(cohort)
-    write_table(table, out)
-    n_subjects = len(table["subject_id"].unique())
-    result = {"out": out, "rows": len(table), "subjects": n_subjects}
-    answer.tell(result, [f"Wrote {len(table):,} predictions of {n_subjects:,} subjects to {out}"])
+    words: list[str] = []
+    if schema == "meds":
+        from clinode.cli.tables import write_arrow
+        from clinode.training.meds_predictions import meds_predictions
+
+        told, said = meds_predictions(fitted, cohort, label=label, threshold=threshold)
+        write_arrow(told, out)
+        n_rows, n_subjects = len(told), len(told["subject_id"].unique())
+        words = [f"Their {said}."]
+        if "boolean_value" not in told.column_names:
+            words.append("Without boolean_value: the outcome of some or all of them is not known.")
+    else:
+        table = fitted.predict(cohort)
+        write_table(table, out)
+        n_rows, n_subjects = len(table), len(table["subject_id"].unique())
+    result = {"out": out, "as": schema, "rows": n_rows, "subjects": n_subjects, "words": words}
+    answer.tell(
+        result, [f"Wrote {n_rows:,} predictions of {n_subjects:,} subjects to {out}", *words]
+    )
+
+
+def _check_schema(schema: str, out: Path, label: str | None, threshold: float | None) -> None:
+    if schema not in ("table", "meds"):
+        raise ArgumentError(f"--as must be table or meds, got {schema!r}")
+    if schema == "meds" and out.suffix.lower() != ".parquet":
+        raise ArgumentError(
+            f"predictions of MEDS are Parquet, got {out.name!r}", fix="name a .parquet file"
+        )
+    if schema == "table" and not (label is None and threshold is None):
+        raise ArgumentError("--label and --threshold belong to --as meds")
 
 
 def take_part(run: "Run", cohort: "Cohort", part: str) -> "Cohort":

@@ -19,6 +19,7 @@ from clinode.cli.answers import as_json, as_text, say
 
 if TYPE_CHECKING:
     from clinode.cohort import Cohort
+    from clinode.cohort.definition import DefinedTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,26 @@ class Data:
         bool, typer.Option("--strict", help="Make every row that breaks the schema an error.")
     ] = False
 
+    task_file: Annotated[
+        Path | None,
+        typer.Option(help="YAML file: what is predicted, when, and of whom; makes the outcomes."),
+    ] = None
+
     def read(self) -> "Cohort":
-        """Read the cohort."""
+        """Read the cohort, with the outcomes of the task file where one was given."""
+        defined = self.defined()
+        return self._read_as_it_is() if defined is None else defined.cohort
+
+    def defined(self) -> "DefinedTask | None":
+        """What the task file makes of the cohort; None without one."""
+        from clinode.cohort.definition_yaml import read_task
+
+        if self.task_file is None:
+            return None
+        definition = read_task(self.task_file)  # first, since reading a cohort may take long
+        return definition.define(self._read_as_it_is())
+
+    def _read_as_it_is(self) -> "Cohort":
         from clinode.cohort import read_cohort
 
         return read_cohort(self.data, **self.told())
@@ -95,7 +114,7 @@ class Data:
     def told(self) -> dict[str, Any]:
         """What was said about the data, without what was not."""
         said = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        del said["data"]
+        del said["data"], said["task_file"]
         return {name: value for name, value in said.items() if value not in (None, False)}
 
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -140,13 +140,20 @@ class Cohort:
     Args:
         store: The folder with the tables.
         positions: Which of its subjects are meant, ascending; None for all.
+        outcomes: In place of those of the folder, see `with_outcomes`.
     """
 
     time_unit = "h"
 
-    def __init__(self, store: Store, positions: np.ndarray | None = None):
+    def __init__(
+        self,
+        store: Store,
+        positions: np.ndarray | None = None,
+        outcomes: pd.DataFrame | None = None,
+    ):
         self._store = store
         self._positions = positions
+        self._outcomes = outcomes
 
     @classmethod
     def from_tables(
@@ -229,7 +236,10 @@ class Cohort:
     @property
     def schema(self) -> CohortSchema:
         """Its variables, statics, inputs and outcomes."""
-        return self._store.schema
+        if self._outcomes is None:
+            return self._store.schema
+        names = [str(c) for c in self._outcomes.columns if c not in (SUBJECT, "prediction_time")]
+        return replace(self._store.schema, outcomes=tuple(names))
 
     @property
     def ledger(self) -> Ledger:
@@ -300,6 +310,9 @@ class Cohort:
 
         Subjects without a known outcome have no row.
         """
+        if self._outcomes is not None:
+            held = self._outcomes[SUBJECT].isin(self.subjects.tolist())
+            return self._outcomes.loc[held].reset_index(drop=True)
         frame = self._frame("outcomes")
         return pd.DataFrame({SUBJECT: self.subjects[:0]}) if frame is None else frame
 
@@ -352,7 +365,29 @@ class Cohort:
         if (np.diff(wanted) == 0).any():
             raise ArgumentError("a subject is named twice")
         base = wanted if self._positions is None else self._positions[wanted]
-        return Cohort(self._store, base)
+        return Cohort(self._store, base, self._outcomes)
+
+    def with_outcomes(self, outcomes: pd.DataFrame) -> "Cohort":
+        """The same subjects with other outcomes; nothing else is copied.
+
+        Args:
+            outcomes: subject_id, optionally prediction_time (hours), numeric outcome columns.
+
+        Raises:
+            SchemaError: A column is missing, or a subject is not in the cohort.
+        """
+        columns = [c for c in outcomes.columns if c not in (SUBJECT, "prediction_time")]
+        if SUBJECT not in outcomes.columns or not columns:
+            raise SchemaError(
+                "expected subject_id and at least one outcome column", where="outcomes"
+            )
+        place = pd.Index(self.subjects).get_indexer(outcomes[SUBJECT].to_numpy())
+        if (place < 0).any():
+            raise SchemaError(
+                f"{int((place < 0).sum())} rows name no subject of the cohort", where="outcomes"
+            )
+        order = np.argsort(place, kind="stable")
+        return Cohort(self._store, self._positions, outcomes.iloc[order].reset_index(drop=True))
 
     def save(self, folder: str | Path) -> None:
         """Write the cohort as a folder, whole or not at all; `read_cohort(folder)` opens it again.
@@ -390,12 +425,12 @@ class Cohort:
         return column if self._positions is None else column[self._positions]
 
     def _write(self, folder: Path) -> None:
-        if self._positions is None:
+        if self._positions is None and self._outcomes is None:
             for path in self._store.folder.iterdir():
                 if path.suffix == ".parquet" or path.name == "cohort.json":
                     shutil.copyfile(path, folder / path.name)
             return
-        shutil.copyfile(self._store.folder / "cohort.json", folder / "cohort.json")
+        write_facts(folder, self.schema, self.ledger, self.policy, self.source)
         write_subjects(
             folder, self.subjects, self.groups, self._pick(np.diff(self._store.row_start))
         )
@@ -406,6 +441,8 @@ class Cohort:
             pq.write_table(pa.table(arrays, schema=schema), folder / f"{table}.parquet")
         for table in ("statics", "outcomes", *EXTRA_TABLES):
             frame = self._frame(table)
+            if table == "outcomes" and self._outcomes is not None:
+                frame = self.outcomes
             if frame is not None:
                 write_frame(folder, table, frame, self.subjects)
 

@@ -21,6 +21,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ArgumentError: It is missing, or is not strict YAML; the line is named, never its text.
     """
+    settings = parse_yaml(read_text(path), where=path.name)
+    if not isinstance(settings, dict):
+        raise ArgumentError("expected lines of the form `name: value`", where=path.name)
+    return settings
+
+
+def read_text(path: Path) -> str:
+    """Read a file of settings as text.
+
+    Raises:
+        ArgumentError: It is missing, too large, or not UTF-8.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -30,12 +42,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if len(raw) > LARGEST_BYTES:
         raise ArgumentError(f"{len(raw):,} bytes are no settings file", where=path.name)
     try:
-        settings = parse_yaml(raw.decode(), where=path.name)
+        return raw.decode()
     except UnicodeDecodeError as error:
         raise ArgumentError(f"byte {error.start} is not UTF-8", where=path.name) from None
-    if not isinstance(settings, dict):
-        raise ArgumentError("expected lines of the form `name: value`", where=path.name)
-    return settings
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
@@ -57,6 +66,32 @@ def parse_yaml(text: str, *, where: str) -> Any:
         raise ArgumentError(f"{why}{place}", where=where) from None
     except RecursionError:
         raise ArgumentError("it is nested too deeply", where=where) from None
+
+
+def key_lines(text: str, *, where: str) -> dict[tuple[str | int, ...], int]:
+    """Line of every name and list entry in a text that `parse_yaml` accepts, by the way to it.
+
+    Example:
+        >>> key_lines("window: 24\nlabel:\n  any: [1, 2]", where="task.yaml")[("label", "any")]
+        3
+    """
+    lines: dict[tuple[str | int, ...], int] = {(): 1}
+
+    def walk(node: yaml.Node, way: tuple[str | int, ...]) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                place = (*way, key.value)
+                lines[place] = key.start_mark.line + 1
+                walk(value, place)
+        if isinstance(node, yaml.SequenceNode):
+            for number, value in enumerate(node.value):
+                lines[*way, number] = value.start_mark.line + 1
+                walk(value, (*way, number))
+
+    node = yaml.compose(text, Loader=_StrictLoader)
+    if node is not None:
+        walk(node, ())
+    return lines
 
 
 class _Refused(yaml.constructor.ConstructorError):
