@@ -15,7 +15,7 @@ from clinode.sequence.readout import Encoding, Head, HeadSizes, Readout, in_batc
 from clinode.sequence.summaries import StatisticsTower, summary_columns
 
 DECODER_MODES = 24  # of a forecast, and as many complex constants
-HALF_TRUSTED = 1000.0  # training queries of a variable to which a network adds half of what it says
+HALF_TRUSTED = 4000.0  # training queries of a variable to which a network adds half of what it says
 
 
 class ForecastHead(Head):
@@ -23,7 +23,7 @@ class ForecastHead(Head):
 
     The mean is a ridge on the variable's own past, plus what the network adds: a weighted
     combination of what was last and on average seen, and a correction carried by modes that decay
-    and rotate. What it adds to a variable with n training queries counts n / (n + 1000): on rare
+    and rotate. What it adds to a variable with n training queries counts n / (n + 4000): on rare
     variables a network is worse than the ridge by more than it is better on common ones.
 
     Args:

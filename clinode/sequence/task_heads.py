@@ -20,7 +20,7 @@ RECOMMENDED: dict[type[Task], dict[str, Any]] = {  # found on PhysioNet-2012 set
         "head_hidden": 64,
     },
     Forecast: {
-        "dropout": 0.3,
+        "dropout": 0.4,
         "statistics_dropout": 0.3,
         "statistics_members": 1,
         "statistics_hidden": 128,

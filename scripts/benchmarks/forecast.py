@@ -1,6 +1,6 @@
 """PhysioNet-2012: the second day forecast from the first, trained on set a, scored on set b.
 
-    python scripts/benchmarks/forecast.py --data DIR [--seeds 0 1 2] [--models NAME ...]
+    python scripts/benchmarks/forecast.py --data DIR [--seeds 0 1 2] [--models NAME ...] [--runs DIR]
 
 `DIR` holds physionet2012/set-a.parquet and its companions. The protocol is the clean one that
 others report: 24 h seen, 24 h asked, all observations but negative ones, no conversion, no
@@ -8,8 +8,8 @@ plausible range, no transform, values standardised by set a; 771,803 queries of 
 flag of ventilation, only ever 1, is left out). Every seed is fitted on all of set a without a
 tuning part, so nothing is selected; set b is scored once. The ensemble of the seeds (moments of
 their mixture) has conformal 90 % intervals by variable, calibrated out of fold on set a: ensembles
-of the same seeds are fitted on one half of it and asked about the other. Set OMP_NUM_THREADS=1
-to time one core.
+of the same seeds are fitted on one half of it and asked about the other. With `--runs` the fits are
+kept, and the same call goes on where it was stopped. Set OMP_NUM_THREADS=1 to time one core.
 """
 
 import argparse
@@ -186,11 +186,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--models", nargs="+", default=["linear-latent-ode"])
+    parser.add_argument("--runs", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     parts = {name: read_set(arguments.data / "physionet2012", name) for name in "ab"}
     with tempfile.TemporaryDirectory() as scratch:
-        found = [measure(n, arguments.seeds, parts, Path(scratch)) for n in arguments.models]
+        folder = arguments.runs or Path(scratch)
+        found = [measure(n, arguments.seeds, parts, folder) for n in arguments.models]
     print(f"\n{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, ")
     print(f"clinode {cn.__version__}, torch {torch.__version__}\n")
     print(tables(found))
