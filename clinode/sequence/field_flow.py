@@ -204,10 +204,11 @@ class FieldFlow(Part):
         self.on_places = torch.empty_like(self.places)
         self.on_slopes = torch.empty_like(self.made[-1])
         # the slope of each tanh, which what comes back is multiplied by in its place
-        self.on_layers = [1 - made * made for made in self.made[:-1]]
+        one = before.new_ones(())
+        self.on_layers = [torch.addcmul(one, made, made, value=-1) for made in self.made[:-1]]
         scratch = [made.new_empty(self.sizes[0], made.shape[2]) for made in self.made[:-1]]
         heads = {n: [part[:n] for part in scratch] for n in set(self.sizes)}
-        self.rounds_back = list(
+        self.rounds = list(
             zip(
                 self._split(self.on_places),
                 self._split(self.on_slopes),
@@ -215,6 +216,7 @@ class FieldFlow(Part):
                 if self.on_layers
                 else [()] * len(self.sizes),
                 (heads[n] for n in self.sizes),
+                zip(*(column.split(self.sizes) for column in self.scheme.columns), strict=True),
                 strict=True,
             )
         )
@@ -226,8 +228,7 @@ class FieldFlow(Part):
         self.is_first.reverse()
 
     def backward(self, step: int, after: Tensor, into: Tensor) -> None:
-        on_places, on_slopes, on_layers, scratch = self.rounds_back[step]
-        columns = self.rounds[step][2]
+        on_places, on_slopes, on_layers, scratch, columns = self.rounds[step]
         for stage in range(self.n_stages - 1, -1, -1):
             keep, shares, _ = self.scheme.places[stage]
             at = after if stage + 1 == self.n_stages else on_places[stage + 1]

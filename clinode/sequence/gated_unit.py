@@ -69,7 +69,8 @@ class GatedUnit(Part):
         # factors that turn the gradient at the state after into those before gates and proposal
         to_update = (self.proposal - before).mul_(update).mul_(1 - update)
         to_reset = (1 - reset).mul_(reset).mul_(before)
-        to_proposal = (1 - self.proposal**2).mul_(update)
+        to_proposal = torch.addcmul(update.new_ones(()), self.proposal, self.proposal, value=-1)
+        to_proposal.mul_(update)
         self.before = before
         self.on_gates = torch.zeros_like(self.gates)  # of rounds without an update
         self.on_proposal = torch.zeros_like(self.proposal)
@@ -88,7 +89,7 @@ class GatedUnit(Part):
             to_reset,
             to_proposal,
         )
-        self.rounds_back = list(zip(*(part.split(self.sizes) for part in parts), strict=True))
+        self.rounds = list(zip(*(part.split(self.sizes) for part in parts), strict=True))
 
     def backward(self, step: int, after: Tensor, into: Tensor) -> None:
         (
@@ -102,7 +103,7 @@ class GatedUnit(Part):
             to_update,
             to_reset,
             to_proposal,
-        ) = self.rounds_back[step]
+        ) = self.rounds[step]
         torch.mul(after, to_proposal, out=on_proposal)
         torch.mm(on_proposal, self.back_proposal, out=on_held)
         torch.mul(after, to_update, out=on_update)

@@ -11,8 +11,10 @@ operations on buffers with the way back written out. `recur` takes the second wh
 taken once and the first under `torch.func` transforms and for derivatives of derivatives.
 """
 
+import gc
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,7 +28,8 @@ class Part(ABC):
     """One stretch of a round: what it does to the states, and the way back.
 
     Buffers belong to one passage: `begin`, `forward` for each round in order; then
-    `begin_backward`, `backward` for each round in reverse order, `gradients`.
+    `begin_backward`, `backward` for each round in reverse order, `gradients`. `rounds` holds the
+    views of them that each round works on, and is emptied after each way.
 
     Args:
         leaves: The tensors it depends on, None where it has no such; weights, and rows of visits.
@@ -34,6 +37,7 @@ class Part(ABC):
 
     def __init__(self, leaves: Sequence[Tensor | None]):
         self.leaves = tuple(leaves)
+        self.rounds: list[Any] = []
 
     @abstractmethod
     def on(self, leaves: Sequence[Any]) -> "Part":
@@ -124,17 +128,20 @@ class _Recurrence(torch.autograd.Function):
         flow, update = _on(flow, update, leaves)
         some = next(leaf for leaf in leaves if leaf is not None)
         states, flowed = (some.new_empty(sum(sizes), n_states) for _ in range(2))
-        flow.begin(sizes)
-        update.begin(sizes)
-        before = some.new_zeros(sizes[0], n_states)
-        rounds = zip(_heads(states, sizes), states.split(sizes), flowed.split(sizes), strict=True)
-        for step, (head, after, between) in enumerate(rounds):
-            flow.forward(step, before, between)
-            if is_updated[step]:
-                update.forward(step, between, after)
-            else:
-                after.copy_(between)
-            before = head
+        with _on_buffers(flow, update):
+            flow.begin(sizes)
+            update.begin(sizes)
+            before = some.new_zeros(sizes[0], n_states)
+            rounds = zip(
+                _heads(states, sizes), states.split(sizes), flowed.split(sizes), strict=True
+            )
+            for step, (head, after, between) in enumerate(rounds):
+                flow.forward(step, before, between)
+                if is_updated[step]:
+                    update.forward(step, between, after)
+                else:
+                    after.copy_(between)
+                before = head
         ctx.parts, ctx.sizes, ctx.is_updated = (flow, update), sizes, is_updated
         ctx.save_for_backward(states, flowed, *leaves)
         return states, flowed
@@ -157,24 +164,46 @@ class _Recurrence(torch.autograd.Function):
             given = iter(grads)
             return (*(None,) * 5, *(next(given) if need else None for need in needs))
         after, between = on_states.clone(), on_flowed.clone()
-        flow.begin_backward(_before(states, sizes))
-        update.begin_backward(flowed)
-        # of the visit before: the states that flow on into this round
-        heads = [torch.empty_like(after[: sizes[0]]), *_heads(after, sizes)[:-1]]
-        rounds = list(zip(after.split(sizes), between.split(sizes), heads, strict=True))
-        for step in range(len(sizes) - 1, -1, -1):
-            on_after, on_between, into = rounds[step]
-            if is_updated[step]:
-                update.backward(step, on_after, on_between)
-            else:
-                on_between.add_(on_after)
-            flow.backward(step, on_between, into)
+        with _on_buffers(flow, update):
+            flow.begin_backward(_before(states, sizes))
+            update.begin_backward(flowed)
+            # of the visit before: the states that flow on into this round
+            heads = [torch.zeros_like(after[: sizes[0]]), *_heads(after, sizes)[:-1]]
+            rounds = list(zip(after.split(sizes), between.split(sizes), heads, strict=True))
+            for step in range(len(sizes) - 1, -1, -1):
+                on_after, on_between, into = rounds[step]
+                if is_updated[step]:
+                    update.backward(step, on_after, on_between)
+                else:
+                    on_between.add_(on_after)
+                flow.backward(step, on_between, into)
+            rounds.clear()
         n_flow = len(flow.leaves)
         return (
             *(None,) * 5,
             *flow.gradients(between, needs[:n_flow]),
             *update.gradients(after, needs[n_flow:]),
         )
+
+
+@contextmanager
+def _on_buffers(*parts: Part) -> Iterator[None]:
+    """Small operations as fast as they come: nothing is recorded and no garbage collected.
+
+    Ten thousand views would set off collections of all that the program holds, a fifth of the time
+    of a training step; none of them is in a cycle, so there is nothing to collect. Tensors made
+    meanwhile can be read by autograd's functions but not be saved by them: only buffers are.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for part in parts:
+            part.rounds = []
+        if was_enabled:
+            gc.enable()
 
 
 def _on(flow: Part, update: Part, leaves: Sequence[Any]) -> tuple[Part, Part]:

@@ -24,7 +24,8 @@ def test_in_one_step_a_gap_the_rows_are_the_visits(classified):
     way = course(batch, torch.ones(batch.n_rows, dtype=torch.long), reverse=False)
     assert way.sizes == batch.sizes
     assert torch.equal(way.row, torch.arange(batch.n_rows))
-    assert way.is_arrival.all() and all(way.arrives)
+    assert way.is_arrival.all()
+    assert all(way.arrives)
 
 
 def test_every_record_is_passed_in_its_own_steps(classified):
@@ -43,7 +44,8 @@ def test_every_record_is_passed_in_its_own_steps(classified):
             span = batch.time[rows[-1]] - batch.time[rows[0]]
             assert abs(sum(hours) - abs(span.item())) < 1e-9
         assert torch.equal(way.row[way.arrival], torch.arange(batch.n_rows))
-        assert way.is_arrival.sum() == batch.n_rows and way.is_arrival[way.arrival].all()
+        assert way.is_arrival.sum() == batch.n_rows
+        assert way.is_arrival[way.arrival].all()
         is_read = [part.any().item() for part in way.is_arrival.split(way.sizes)]
         assert way.arrives == is_read
 
@@ -59,4 +61,5 @@ def test_against_time_a_row_is_reached_over_the_gap_behind_it(classified):
             assert passed[row] == following
             assert abs(gap[row] - (batch.time[following] - batch.time[row])) < 1e-12
         else:
-            assert passed[row] == row and gap[row] == 0
+            assert passed[row] == row
+            assert gap[row] == 0
