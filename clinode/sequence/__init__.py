@@ -7,6 +7,7 @@ from .gated_system import GatedLatentSystem
 from .gru_d import GRUD
 from .gru_gap import GRUGap
 from .gru_ode_bayes import GRUODEBayes
+from .kalman_latent_ode import KalmanLatentODE
 from .latent_system import BoundedLatentSystem, LinearLatentSystem
 from .linear_latent_ode import LinearLatentODE
 from .model import SequenceModel
@@ -37,6 +38,7 @@ __all__ = [
     "GatedLatentSystem",
     "Head",
     "HeadSizes",
+    "KalmanLatentODE",
     "LearnedNetwork",
     "LinearLatentODE",
     "LinearLatentSystem",

@@ -7,6 +7,7 @@ from clinode.sequence.cfc import CfC
 from clinode.sequence.gru_d import GRUD
 from clinode.sequence.gru_gap import GRUGap
 from clinode.sequence.gru_ode_bayes import GRUODEBayes
+from clinode.sequence.kalman_latent_ode import KalmanLatentODE
 from clinode.sequence.linear_latent_ode import LinearLatentODE
 from clinode.sequence.model import SequenceModel
 from clinode.sequence.neural_cde import NeuralCDE
@@ -15,6 +16,7 @@ from clinode.sequence.ode_rnn import ODERNN
 
 FAMILIES = (
     LinearLatentODE,
+    KalmanLatentODE,
     GRUGap,
     GRUD,
     ODERNN,
