@@ -20,7 +20,10 @@ FIRST = ("auroc", "auprc", "brier", "ece", "calibration_slope", "calibration_int
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `fit` wrote.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Part = Annotated[
-    str, typer.Option(help="Subjects to take: held-out (no part in the fit), train, tune or all.")
+    str,
+    typer.Option(
+        help="Subjects to take: held-out (no part in the fit), train, tune, calibrate or all."
+    ),
 ]
 
 
@@ -113,21 +116,46 @@ def evaluate(
     answer: Answer,
     part: Part = "held-out",
     out: Annotated[Path | None, typer.Option(help="JSON file for everything found.")] = None,
+    recalibrate: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a copy of the run whose risk is recalibrated on these data."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="With --recalibrate: auto, temperature, platt or isotonic.")
+    ] = "auto",
     device: Device = "auto",
 ) -> None:
-    """Say how good a run is on a cohort, beside the baselines, with 95 % intervals."""
+    """Say how good a run is on a cohort, beside the baselines, with 95 % intervals.
+
+    Also how far the cohort has moved from the training part, and whether intervals or risk were
+    calibrated. `--recalibrate` writes a run of its own, with the evidence for it.
+    """
     import clinode
-    from clinode.folder import check_place, write_json
+    from clinode.cli.verdicts import calibration_lines, drift_lines, evidence_lines
+    from clinode.folder import check_place, check_writable, write_json
+    from clinode.training.recalibrate import recalibrate as write_recalibrated
 
     if out is not None:
         check_place(out)
+    if recalibrate is not None:
+        check_writable(recalibrate)
+    elif method != "auto":
+        raise ArgumentError("--method says how to recalibrate", fix="give --recalibrate FOLDER")
     fitted = clinode.load_run(run, device=device)
     cohort = take_part(fitted, data.read(), part)
     answer.progress(f"evaluating {len(cohort):,} subjects ({part})")
-    found = {**clinode.evaluate(fitted, cohort).to_dict(), "part": part, "n_read": len(cohort)}
+    evaluation = clinode.evaluate(fitted, cohort)
+    found = {**evaluation.to_dict(), "part": part, "n_read": len(cohort)}
+    lines = [f"{len(cohort):,} subjects ({part})", *_table_of(found), ""]
+    lines += [*calibration_lines(fitted), *drift_lines(evaluation.drift)]
+    if recalibrate is not None:
+        answer.progress("recalibrating")
+        copy = write_recalibrated(fitted, cohort, out=recalibrate, method=method)
+        found["recalibration"] = copy.calibration.to_dict()
+        lines += ["", *evidence_lines(copy.calibration), f"Wrote {recalibrate}"]
     if out is not None:
         write_json(out, found)
-    answer.tell(found, [f"{len(cohort):,} subjects ({part})", *_table_of(found)])
+    answer.tell(found, lines)
 
 
 def predict(
@@ -145,15 +173,23 @@ def predict(
         float | None,
         typer.Option(help="With --as meds: the probability from which the outcome is predicted."),
     ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option(help="Of a forecast: share that low and high are to hold; 0.9 by default."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Write a prediction for every subject of a cohort, also for those without observations."""
     import clinode
     from clinode.cli.tables import check_ending, write_table
+    from clinode.cli.verdicts import calibration_lines, drift_lines
     from clinode.folder import check_place
+    from clinode.training.drift import find_drift
 
     check_ending(out)
     _check_schema(schema, out, label, threshold)
+    if schema == "meds" and level is not None:
+        raise ArgumentError("--level belongs to forecasts, and predictions of MEDS are risks")
     check_place(out)
     fitted = clinode.load_run(run, device=device)
     cohort = data.read()
@@ -175,13 +211,14 @@ def predict(
         if "boolean_value" not in told.column_names:
             words.append("Without boolean_value: the outcome of some or all of them is not known.")
     else:
-        table = fitted.predict(cohort)
+        table = fitted.predict(cohort, level=level)
         write_table(table, out)
         n_rows, n_subjects = len(table), len(table["subject_id"].unique())
+    drift = find_drift(fitted, cohort)
+    words += calibration_lines(fitted)
     result = {"out": out, "as": schema, "rows": n_rows, "subjects": n_subjects, "words": words}
-    answer.tell(
-        result, [f"Wrote {n_rows:,} predictions of {n_subjects:,} subjects to {out}", *words]
-    )
+    wrote = f"Wrote {n_rows:,} predictions of {n_subjects:,} subjects to {out}"
+    answer.tell({**result, "drift": drift.to_dict()}, [wrote, *words, *drift_lines(drift)])
 
 
 def _check_schema(schema: str, out: Path, label: str | None, threshold: float | None) -> None:
@@ -201,7 +238,7 @@ def take_part(run: "Run", cohort: "Cohort", part: str) -> "Cohort":
     Raises:
         ArgumentError: There is no such part, or it has no subject here.
     """
-    words = ("held-out", "train", "tune", "all")
+    words = ("held-out", "train", "tune", "calibrate", "all")
     if part not in words:
         raise ArgumentError(f"--part must be one of {', '.join(words)}, got {part!r}")
     if part == "all":

@@ -4,6 +4,8 @@ import io
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from clinode.errors import ArgumentError
 from clinode.folder import atomic_write
@@ -47,6 +49,18 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
             safe[name] = [_without_formula(cell) for cell in safe[name]]
     safe.columns = [_without_formula(name) for name in safe.columns]
     atomic_write(path, safe.to_csv(index=False, lineterminator="\n"))
+
+
+def write_arrow(table: pa.Table, path: Path) -> None:
+    """Write a table as Parquet, its types as they are, whole or not at all.
+
+    Raises:
+        OutputError: The place cannot be written to.
+        ResourceError: The disk is full.
+    """
+    paper = io.BytesIO()
+    pq.write_table(table, paper)
+    atomic_write(path, paper.getvalue())
 
 
 def _without_formula(cell: object) -> object:

@@ -25,3 +25,20 @@ def test_a_wrong_shard_and_an_output_within_the_data_are_refused(cli, stays, tmp
     inside = cli("convert", stays, stays / "meds")
     assert inside.code == 2
     assert "within the data" in inside.err
+
+
+def test_risks_are_written_in_the_prediction_schema(cli, run_folder, stays, tmp_path):
+    out = tmp_path / "p.parquet"
+    ended = cli("predict", run_folder, stays, "--out", out, "--as", "meds", "--json")
+    assert ended.code == 0, ended.err
+    table = pq.read_table(out)
+    names = ["subject_id", "prediction_time", "boolean_value", "predicted_boolean_probability"]
+    assert table.column_names == names
+    assert len(table) == ended.json["rows"] == 80
+    assert "2000-01-01" in ended.json["words"][0]
+    wrong = cli("predict", run_folder, stays, "--out", tmp_path / "p.csv", "--as", "meds")
+    assert wrong.code == 2
+    assert "Parquet" in wrong.err
+    call = ("predict", run_folder, stays, "--out", out)
+    assert cli(*call, "--as", "omop").code == 2
+    assert cli(*call, "--threshold", "0.5").code == 2
