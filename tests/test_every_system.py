@@ -232,6 +232,7 @@ ENTRIES: dict[str, Entry] = {
         published=False,
     ),
     "RateNetwork": Entry(lambda: rate_network(), published=False),
+    "BennaFusi": Entry(lambda: brain.BennaFusi(m=4)),
 }
 
 

@@ -34,6 +34,15 @@ from .networks import (
     WilsonCowanNetwork,
     order_parameter,
 )
+from .plasticity import (
+    BennaFusi,
+    CascadeSynapse,
+    SerialSynapse,
+    first_passage_lifetime,
+    memory_envelope,
+    optimal_depth,
+    simulate_memory,
+)
 from .poisson import diffusion_approximation, poisson_input
 from .populations import JansenRit, SNICOscillator, ThetaPopulation, WilsonCowan
 from .postsynaptic import conductance_input, current_input
@@ -56,6 +65,8 @@ __all__ = [
     "AdaptiveLinear",
     "AlphaSynapse",
     "BalloonWindkessel",
+    "BennaFusi",
+    "CascadeSynapse",
     "Connectome",
     "DualExponentialSynapse",
     "Epileptor",
@@ -86,6 +97,7 @@ __all__ = [
     "RingAttractor",
     "SNICOscillator",
     "SaturatingRateNetwork",
+    "SerialSynapse",
     "ShortTermPlasticity",
     "StuartLandauNetwork",
     "Theta",
@@ -100,11 +112,14 @@ __all__ = [
     "critical_load",
     "current_input",
     "diffusion_approximation",
+    "first_passage_lifetime",
     "ghk_current",
     "goldman",
     "lif_rate",
+    "memory_envelope",
     "nernst",
     "one_step_error",
+    "optimal_depth",
     "order_parameter",
     "poisson_input",
     "read_connectome",
@@ -112,6 +127,7 @@ __all__ = [
     "record_bold",
     "siegert_rate",
     "simulate_connectome",
+    "simulate_memory",
     "spike_rate",
     "with_bold",
 ]

@@ -15,6 +15,7 @@ from .memory import capacity_figure, recall_figure, retrieval_figure
 from .networks import connectome_figure, network_figure, region_traces_figure
 from .neurons import neuron_figure
 from .picture import data_uri, styled
+from .plasticity import forgetting_figure
 from .seizure import eeg_figure, epileptor_figure
 from .similarity import model_ranking_figure, rdm_figure
 from .stimulation import adaptive_figure, stimulus_figure
@@ -35,6 +36,7 @@ __all__ = [
     "eeg_figure",
     "epileptor_figure",
     "fluctuation_figure",
+    "forgetting_figure",
     "frequency_figure",
     "impedance_figure",
     "mach_bands_figure",
