@@ -20,29 +20,42 @@ def check(
     suggest: Annotated[
         Path | None, typer.Option(help="YAML file for rules about doubtful rows, to be edited.")
     ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run: how far the cohort has moved from its training part.")
+    ] = None,
 ) -> None:
     """Read a cohort, account for every row, and look for what is suspicious.
 
     Nothing is changed. With `--task-file` it is the cohort of that task, and how it came to be is
     counted. `--suggest` writes what a person should decide as a policy to edit, which
-    every command then follows with `--policy`.
+    every command then follows with `--policy`. `--run` compares the cohort, up to its prediction
+    times, with what the run read of its training part.
     """
+    from clinode.cli.verdicts import drift_lines
     from clinode.cohort import check as look_over
     from clinode.folder import atomic_write, check_place, write_json
+    from clinode.training import load_run
+    from clinode.training.drift import find_drift
 
     for path in (out, suggest):
         if path is not None:
             check_place(path)
     defined = data.defined()
-    found = look_over(data.read() if defined is None else defined.cohort)
+    cohort = data.read() if defined is None else defined.cohort
+    found = look_over(cohort)
     if defined is not None:
         found["flow"] = defined.flow.to_dict()
+    moved: list[str] = []
+    if run is not None:
+        drift = find_drift(load_run(run), cohort)
+        found["drift"], moved = drift.to_dict(), [*drift_lines(drift), ""]
     write_json(out, found["fingerprint"])
     if suggest is not None:
         atomic_write(suggest, found["suggested_policy"])
     lines = [*_what_there_is(found), "", *_ledger(found), "", *_suspicions(found), ""]
     if defined is not None:
         lines += [*flow_lines(defined), ""]
+    lines += moved
     lines.append(f"Wrote {out}" + (f" and {suggest}; edit it" if suggest is not None else ""))
     answer.tell({**found, "out": out, "suggest": suggest}, lines)
 

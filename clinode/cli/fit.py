@@ -1,7 +1,7 @@
 """`clinode fit`, `evaluate` and `predict`: from a cohort to a run, and from it to its answers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -11,6 +11,7 @@ from clinode.errors import ArgumentError, SchemaError
 
 if TYPE_CHECKING:
     from clinode.cohort import Cohort, Task
+    from clinode.evaluation import Recalibration
     from clinode.training import Run
 
 DEFAULT_MODEL = "linear-latent-ode"
@@ -151,8 +152,9 @@ def evaluate(
     if recalibrate is not None:
         answer.progress("recalibrating")
         copy = write_recalibrated(fitted, cohort, out=recalibrate, method=method)
-        found["recalibration"] = copy.calibration.to_dict()
-        lines += ["", *evidence_lines(copy.calibration), f"Wrote {recalibrate}"]
+        evidence = cast("Recalibration", copy.calibration)
+        found["recalibration"] = evidence.to_dict()
+        lines += ["", *evidence_lines(evidence), f"Wrote {recalibrate}"]
     if out is not None:
         write_json(out, found)
     answer.tell(found, lines)

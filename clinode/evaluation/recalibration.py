@@ -139,8 +139,8 @@ def fit_recalibration(
 
     Raises:
         ArgumentError: An unknown method.
-        SchemaError: Fewer than 20 subjects with, or without, the outcome; a logit that is not
-            finite.
+        SchemaError: Fewer than 20 subjects with, or without, the outcome; a risk that separates
+            them, or falls where it should rise; a logit that is not finite.
     """
     if method not in (*METHODS, "auto"):
         raise ArgumentError(f"method must be auto or one of {', '.join(METHODS)}, got {method!r}")
@@ -175,6 +175,13 @@ def _check(x: np.ndarray, y: np.ndarray, whose: np.ndarray) -> None:
                 where="outcomes",
                 fix="recalibrate on more subjects, or leave the risk as it is",
             )
+    if x[y == 1].min() >= x[y == 0].max():
+        raise SchemaError(
+            "every record with the outcome has a higher risk than every one without: no slope is "
+            "too steep for them",
+            where="outcomes",
+            fix="recalibrate on more subjects, or leave the risk as it is",
+        )
 
 
 def _identity(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -272,7 +279,8 @@ def _of_scores(compute: Callable[[ScoreTable], PerResample], scored: ScoredRecor
 
 
 def _estimated(sample: Bootstrap, measure: str, name: str) -> Estimate:
-    value, resampled = (part[f"{measure}/{name}"] for part in (sample.value, sample.resampled))
+    key = f"{measure}/{name}"
+    value, resampled = sample.value[key], sample.resampled[key]
     shown = recenter(value, resampled) if measure == "ece" else resampled
     return percentile_interval(value, shown, why=_NO_VALUE)
 

@@ -355,7 +355,7 @@ def _split_table(parts: _Parts) -> pd.DataFrame:
         ignore_index=True,
     )
     if parts.aside is not None:
-        is_aside = table["subject_id"].isin(parts.aside.subjects)
+        is_aside = table["subject_id"].isin(parts.aside.subjects.tolist())
         table["split"] = table["split"].mask(is_aside, "calibrate")
     return table
 

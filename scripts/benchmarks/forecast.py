@@ -1,6 +1,6 @@
 """PhysioNet-2012: the second day forecast from the first, trained on set a, scored on set b.
 
-    python scripts/benchmarks/forecast.py --data DIR [--seeds 0 1 2] [--models NAME ...] [--runs DIR]
+    python scripts/benchmarks/forecast.py --data DIR [--seeds 0 1 2] [--models NAME] [--runs DIR]
 
 `DIR` holds physionet2012/set-a.parquet and its companions. The protocol is the clean one that
 others report: 24 h seen, 24 h asked, all observations but negative ones, no conversion, no

@@ -121,5 +121,7 @@ def test_what_cannot_be_recalibrated_is_refused_in_words():
         fit_recalibration(shown, np.zeros(300))
     with pytest.raises(SchemaError, match="rarer where the risk is higher"):
         fit_recalibration(-5 * shown, outcome, method="platt", **QUICK)
+    with pytest.raises(SchemaError, match="no slope is too steep"):
+        fit_recalibration(shown, (shown > 0).astype(float), **QUICK)
     with pytest.raises(SchemaError, match="1 predictions are not finite"):
         fit_recalibration(np.r_[np.inf, shown[1:]], outcome)
