@@ -7,12 +7,14 @@ autograd function: its loop runs once forward and once back, weight gradients ar
 rows at the end.
 """
 
-from itertools import pairwise
+import functools
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from clinode.sequence.rounds import again, heads_of_rounds, on_buffers
 
 
 def transition(
@@ -71,7 +73,7 @@ class FilterAlongFlow(torch.autograd.Function):
         e  = mask (value - offset - P zf)
         k  = sigmoid(gate + K zf)
         z  = zf + k (aim + B e - zf)
-    A gate of -inf leaves a row without an update. Backward runs once; second derivatives need
+    A gate of -inf leaves a row without an update. A gradient of a gradient goes through
     `filter_by_autograd`.
     """
 
@@ -92,89 +94,113 @@ class FilterAlongFlow(torch.autograd.Function):
         sizes: list[int],
     ) -> tuple[Tensor, Tensor]:
         n_states = gate.shape[1]
-        wide = torch.cat([cosine, cosine], dim=1)
-        cross = torch.cat([-sine, sine], dim=1)
-        target = value - offset
-        weight = torch.cat([K, P]).T.contiguous()
-        B_t = B.T.contiguous()
-        states, flowed, gates = (torch.empty_like(gate) for _ in range(3))
-        error = torch.empty_like(target)
-        move = torch.empty_like(gate)
-        product = gate.new_empty(sizes[0], weight.shape[1])
-        rows = [part.split(sizes) for part in (wide, cross, gate, aim, target, mask)]
-        outs = [part.split(sizes) for part in (states, flowed, gates, error, move)]
-        drives = drive.split(sizes) if drive is not None else None
-        before = gate.new_zeros(sizes[0], n_states)
-        for step, n in enumerate(sizes):
-            w, c, g, a, x, m = (part[step] for part in rows)
-            z, zf, k, e, d = (part[step] for part in outs)
-            before = before[:n]
-            torch.mul(before, w, out=zf)
-            zf.addcmul_(_swap(before), c)
-            if drives is not None:
-                zf.add_(drives[step])
-            both = torch.mm(zf, weight, out=product[:n])
-            torch.add(g, both[:, :n_states], out=k).sigmoid_()
-            torch.sub(x, both[:, n_states:], out=e).mul_(m)
-            torch.addmm(a, e, B_t, out=d).sub_(zf)
-            torch.addcmul(zf, k, d, out=z)
-            before = z
+        # products are added to both: the gate, and what was expected less what was measured
+        sides = torch.cat([gate, offset - value], dim=1)
+        wanted = aim.clone()
+        states, flowed = torch.empty_like(gate), torch.empty_like(gate)
+        with on_buffers():
+            across, minus_B = torch.cat([K, P]).T.contiguous(), -B.T.contiguous()
+            rows = [
+                torch.cat([cosine, cosine], dim=1),
+                sine,
+                *_with_parts(flowed),
+                sides,
+                *sides.split([n_states, len(P)], dim=1),
+                mask,
+                wanted,
+                states,
+            ]
+            drives = None if drive is None else drive.split(sizes)
+            before = _with_parts(gate.new_zeros(sizes[0], n_states))
+            heads = zip(*(heads_of_rounds(p, sizes) for p in _with_parts(states)), strict=True)
+            rounds = zip(*(part.split(sizes) for part in rows), heads, strict=True)
+            for step, (c, s, zf, real, imaginary, side, k, e, m, d, z, head) in enumerate(rounds):
+                torch.mul(before[0], c, out=zf)
+                real.addcmul_(before[2], s, value=-1)
+                imaginary.addcmul_(before[1], s)
+                if drives is not None:
+                    zf.add_(drives[step])
+                side.addmm_(zf, across)
+                k.sigmoid_()
+                e.mul_(m)
+                d.addmm_(e, minus_B)
+                torch.lerp(zf, d, k, out=z)
+                before = head
         ctx.sizes = sizes
-        ctx.has_drive = drive is not None
-        ctx.save_for_backward(wide, cross, mask, P, K, B, states, flowed, gates, error, move)
+        ctx.work = sides, wanted, states.detach(), flowed.detach()
+        ctx.save_for_backward(cosine, sine, drive, gate, aim, value, mask, P, offset, K, B)
         return states, flowed
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        wide, cross, mask, P, K, B, states, flowed, gates, error, move = ctx.saved_tensors
-        sizes, n_states = ctx.sizes, states.shape[1]
-        grad_states, grad_flowed = grads
-        # [gate | error] gradients side by side, so one product carries both back to the state
-        side = states.new_empty(len(states), n_states + len(P))
-        aim = torch.empty_like(states)
-        into = torch.empty_like(states)  # gradient at the flowed state
-        slope = gates * (1 - gates)
-        weight = torch.cat([K, P])
-        rows = [
-            part.split(sizes)
-            for part in (wide, cross, mask, gates, move, slope, grad_states, grad_flowed)
-        ]
-        outs = [part.split(sizes) for part in (side, aim, into)]
-        carry = states.new_zeros(0, n_states)
-        for step in range(len(sizes) - 1, -1, -1):
-            w, c, m, k, d, s, gz, gf = (part[step] for part in rows)
-            both, ga, gi = (part[step] for part in outs)
-            total = gz.clone()
-            total[: len(carry)] += carry
-            torch.mul(total, k, out=ga)
-            moved = total * d
-            torch.mul(moved, s, out=both[:, :n_states])
-            torch.mul(torch.mm(ga, B), m, out=both[:, n_states:]).neg_()
-            torch.addmm(gf, both, weight, out=gi)
-            gi.add_(total).sub_(ga)
-            carry = gi * w
-            carry += _swap(gi * c)
-        before = _previous(states, sizes)
-        need = ctx.needs_input_grad
-        gate, minus_error = side[:, :n_states], side[:, n_states:]
-        modes = n_states // 2
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # as torch wants it written
+        ctx: Any, grad_states: Tensor, grad_flowed: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        sizes, need = ctx.sizes, ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            plainly = functools.partial(filter_by_autograd, sizes=sizes)
+            grads = again(plainly, ctx.saved_tensors, need[:-1], (grad_states, grad_flowed))
+            return (*grads, None)
+        cosine, sine, drive, _, _, _, mask, P, _, K, B = ctx.saved_tensors
+        sides, wanted, states, flowed = ctx.work
+        widths = [states.shape[1], len(P)]
+        total, into = grad_states.clone(), grad_flowed.clone()
+        side, aim = torch.empty_like(sides), torch.empty_like(states)
+        gates, minus_error = sides.split(widths, dim=1)
+        on_gate, on_error = side.split(widths, dim=1)
+        with on_buffers():
+            weight, minus_B = torch.cat([K, P]), -B
+            kept = 1 - gates
+            rows = [
+                torch.cat([cosine, cosine], dim=1),
+                sine,
+                *_with_parts(into),
+                total,
+                gates,
+                kept,
+                (wanted - flowed).mul_(gates).mul_(kept),
+                mask,
+                aim,
+                side,
+                on_gate,
+                on_error,
+            ]
+            wide = side.new_empty(sizes[0], len(P))
+            # of the round before: the states that flow on into this one
+            nowhere = _with_parts(torch.zeros_like(total[: sizes[0]]))
+            heads = zip(*(heads_of_rounds(p, sizes) for p in _with_parts(total)), strict=True)
+            heads = [nowhere, *list(heads)[:-1]]
+            rounds = list(zip(*(part.split(sizes) for part in rows), heads, strict=True))
+            for c, s, gi, real, imaginary, g, k, rest, slope, m, a, both, ga, ge, head in reversed(
+                rounds
+            ):
+                torch.mul(g, k, out=a)
+                torch.mul(g, slope, out=ga)
+                torch.mul(torch.mm(a, minus_B, out=wide[: len(a)]), m, out=ge)
+                gi.addcmul_(g, rest).addmm_(both, weight)
+                head[0].addcmul_(gi, c)
+                head[1].addcmul_(imaginary, s)
+                head[2].addcmul_(real, s, value=-1)
+            rounds.clear()
         grad_cosine = grad_sine = None
         if need[0] or need[1]:
-            along, across = into * before, into * _swap(before)
-            grad_cosine = along[:, :modes] + along[:, modes:]
-            grad_sine = across[:, modes:] - across[:, :modes]
+            start = torch.zeros_like(states[: sizes[0]])
+            before = torch.cat([start, *heads_of_rounds(states, sizes)[:-1]])
+            _, real, imaginary = _with_parts(before)
+            _, on_real, on_imaginary = _with_parts(into)
+            grad_cosine = (on_real * real).addcmul_(on_imaginary, imaginary)
+            grad_sine = (on_imaginary * real).addcmul_(on_real, imaginary, value=-1)
         return (
             grad_cosine,
             grad_sine,
-            into if ctx.has_drive else None,
-            gate,
+            into if drive is not None else None,
+            on_gate,
             aim,
-            -minus_error if need[5] else None,
+            -on_error if need[5] else None,
             None,
-            minus_error.T @ flowed if need[7] else None,
-            minus_error.sum(dim=0) if need[8] else None,
-            gate.T @ flowed if need[9] else None,
-            aim.T @ error if need[10] else None,
+            on_error.T @ flowed if need[7] else None,
+            on_error.sum(dim=0) if need[8] else None,
+            on_gate.T @ flowed if need[9] else None,
+            -(aim.T @ minus_error) if need[10] else None,
             None,
         )
 
@@ -211,18 +237,7 @@ def filter_by_autograd(
     return torch.cat(states), torch.cat(flowed)
 
 
-def _swap(state: Tensor) -> Tensor:
-    """Imaginary parts first."""
-    modes = state.shape[1] // 2
-    return torch.cat([state[:, modes:], state[:, :modes]], dim=1)
-
-
-def _previous(states: Tensor, sizes: list[int]) -> Tensor:
-    """The state after the subject's previous row; zero at its first."""
-    before = torch.zeros_like(states)
-    start = sizes[0]
-    behind = 0
-    for previous, n in pairwise(sizes):
-        before[start : start + n] = states[behind : behind + n]
-        start, behind = start + n, behind + previous
-    return before
+def _with_parts(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows, and views of their real and imaginary parts."""
+    modes = rows.shape[1] // 2
+    return rows, rows[:, :modes], rows[:, modes:]

@@ -11,15 +11,15 @@ operations on buffers with the way back written out. `recur` takes the second wh
 taken once and the first under `torch.func` transforms and for derivatives of derivatives.
 """
 
-import gc
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from clinode.sequence.rounds import again, heads_of_rounds, on_buffers
 
 PlainStep = Callable[[int, Tensor], Tensor]  # (round, states before) -> states after
 
@@ -128,12 +128,15 @@ class _Recurrence(torch.autograd.Function):
         flow, update = _on(flow, update, leaves)
         some = next(leaf for leaf in leaves if leaf is not None)
         states, flowed = (some.new_empty(sum(sizes), n_states) for _ in range(2))
-        with _on_buffers(flow, update):
+        with on_buffers():
             flow.begin(sizes)
             update.begin(sizes)
             before = some.new_zeros(sizes[0], n_states)
             rounds = zip(
-                _heads(states, sizes), states.split(sizes), flowed.split(sizes), strict=True
+                heads_of_rounds(states, sizes),
+                states.split(sizes),
+                flowed.split(sizes),
+                strict=True,
             )
             for step, (head, after, between) in enumerate(rounds):
                 flow.forward(step, before, between)
@@ -142,6 +145,7 @@ class _Recurrence(torch.autograd.Function):
                 else:
                     after.copy_(between)
                 before = head
+            flow.rounds, update.rounds = [], []
         ctx.parts, ctx.sizes, ctx.is_updated = (flow, update), sizes, is_updated
         ctx.save_for_backward(states, flowed, *leaves)
         return states, flowed
@@ -154,21 +158,19 @@ class _Recurrence(torch.autograd.Function):
         (flow, update), sizes, is_updated = ctx.parts, ctx.sizes, ctx.is_updated
         needs = ctx.needs_input_grad[5:]
         if torch.is_grad_enabled():  # the gradient is to be differentiated once more
-            # views, since one leaf may be made from another: only what goes through it counts here
-            leaves = [None if leaf is None else leaf.view_as(leaf) for leaf in leaves]
-            again = recur_plainly(*_on(flow, update, leaves), sizes, is_updated, states.shape[1])
-            wanted = [leaf for leaf, need in zip(leaves, needs, strict=True) if need]
-            grads = torch.autograd.grad(
-                again, wanted, (on_states, on_flowed), create_graph=True, materialize_grads=True
-            )
-            given = iter(grads)
-            return (*(None,) * 5, *(next(given) if need else None for need in needs))
+
+            def plainly(*leaves: Tensor | None) -> tuple[Tensor, Tensor]:
+                parts = _on(flow, update, leaves)
+                return recur_plainly(*parts, sizes, is_updated, states.shape[1])
+
+            grads = again(plainly, leaves, needs, (on_states, on_flowed))
+            return (*(None,) * 5, *grads)
         after, between = on_states.clone(), on_flowed.clone()
-        with _on_buffers(flow, update):
+        with on_buffers():
             flow.begin_backward(_before(states, sizes))
             update.begin_backward(flowed)
             # of the visit before: the states that flow on into this round
-            heads = [torch.zeros_like(after[: sizes[0]]), *_heads(after, sizes)[:-1]]
+            heads = [torch.zeros_like(after[: sizes[0]]), *heads_of_rounds(after, sizes)[:-1]]
             rounds = list(zip(after.split(sizes), between.split(sizes), heads, strict=True))
             for step in range(len(sizes) - 1, -1, -1):
                 on_after, on_between, into = rounds[step]
@@ -178,6 +180,7 @@ class _Recurrence(torch.autograd.Function):
                     on_between.add_(on_after)
                 flow.backward(step, on_between, into)
             rounds.clear()
+            flow.rounds, update.rounds = [], []
         n_flow = len(flow.leaves)
         return (
             *(None,) * 5,
@@ -186,38 +189,11 @@ class _Recurrence(torch.autograd.Function):
         )
 
 
-@contextmanager
-def _on_buffers(*parts: Part) -> Iterator[None]:
-    """Small operations as fast as they come: nothing is recorded and no garbage collected.
-
-    Ten thousand views would set off collections of all that the program holds, a fifth of the time
-    of a training step; none of them is in a cycle, so there is nothing to collect. Tensors made
-    meanwhile can be read by autograd's functions but not be saved by them: only buffers are.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for part in parts:
-            part.rounds = []
-        if was_enabled:
-            gc.enable()
-
-
 def _on(flow: Part, update: Part, leaves: Sequence[Any]) -> tuple[Part, Part]:
     n_flow = len(flow.leaves)
     return flow.on(leaves[:n_flow]), update.on(leaves[n_flow:])
 
 
-def _heads(rows: Tensor, sizes: list[int]) -> list[Tensor]:
-    """Of each round, the visits of the records that have another one."""
-    ends = [*sizes[1:], 0]
-    pieces = [n for size, end in zip(sizes, ends, strict=True) for n in (end, size - end)]
-    return list(rows.split(pieces)[::2])
-
-
 def _before(states: Tensor, sizes: list[int]) -> Tensor:
     """The states that each round starts from."""
-    return torch.cat([torch.zeros_like(states[: sizes[0]]), *_heads(states, sizes)[:-1]])
+    return torch.cat([torch.zeros_like(states[: sizes[0]]), *heads_of_rounds(states, sizes)[:-1]])
