@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from clinode.cohort import Classify, Cohort
-from clinode.cohort.meds_layout import EPOCH, microseconds
+from clinode.cohort.meds_layout import EPOCH, epoch_microseconds, microseconds
 from clinode.cohort.shard import whole_number
 from clinode.errors import ArgumentError, SchemaError
 
@@ -85,12 +85,10 @@ def _keys(cohort: Cohort, told: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, s
     index = cohort.index_times
     if index is not None:
         rows = pd.Index(index["subject_id"]).get_indexer(pd.Index(ids))
-        person = pd.to_numeric(index["person_id"], errors="coerce").to_numpy(dtype=np.float64)
-        if (rows >= 0).all() and not np.isnan(person).any():
-            start = index["index_time"].to_numpy(dtype="datetime64[us]").astype(np.int64)
-            zero = microseconds(np.zeros(1))[0]
-            numbers = np.array([int(one) for one in index["person_id"]], dtype=np.int64)
-            return numbers[rows], start[rows] + microseconds(hours) - zero, DATED
+        persons = [whole_number(person) for person in index["person_id"].tolist()]
+        start = index["index_time"].to_numpy(dtype="datetime64[us]").astype(np.int64)
+        since = microseconds(hours) - epoch_microseconds()
+        return np.array(persons, dtype=np.int64)[rows], start[rows] + since, DATED
     known = {subject: whole_number(subject) for subject in set(ids.tolist())}
     if len(set(known.values())) < len(known):
         raise SchemaError(
