@@ -3,6 +3,7 @@
 from .batch import IrregularBatch, PaddedBatch, Treatments
 from .check import check
 from .cohort import Cohort, CohortArrays
+from .interpolate import Interpolate
 from .ledger import Ledger
 from .policy import Policy
 from .preprocess import Preprocessor
@@ -14,7 +15,8 @@ from .recording import (
 from .records import PackedRecords
 from .schema import CohortSchema, Conversion, Variable
 from .split import check_disjoint, split
-from .task import Classify, Forecast, Task, task_from_dict
+from .task import Classify, Forecast, Task
+from .tasks import task_from_dict
 from .variables import VARIABLES
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "CohortSchema",
     "Conversion",
     "Forecast",
+    "Interpolate",
     "IrregularBatch",
     "Ledger",
     "PackedRecords",

@@ -263,6 +263,63 @@ class IrregularBatch:
             time_delta=clocks.time_delta.to(self.dtype),
         )
 
+    def reversed(self) -> "IrregularBatch":
+        """The same records run backwards: hours count down to 0 at each prediction time.
+
+        A row holds what it held, a rate runs during the same gaps, and query times are turned too.
+        What runs on from the last row to the prediction time lies before the first turned row, and
+        is left out, as whatever is before a first row.
+        """
+        row = torch.arange(self.n_rows, device=self.time.device)
+        offsets = torch.tensor(self.offsets, device=row.device)
+        step, subject = self._steps, self.row_subject
+        # where the turned row stands, and which row it was: the same map
+        mirror = offsets[self.lengths[subject] - 1 - step] + subject
+        end = self.prediction_time[subject]
+        time = end - self.time[mirror]
+        mask = self.mask[mirror]
+        sizes = torch.tensor(self.sizes, device=row.device)
+        following = mirror + sizes[step[mirror]]  # of what it was; none behind a last row
+        is_first = step == 0
+        gap = torch.where(is_first, 0.0, self.gap[torch.where(is_first, 0, following)])
+        clocks = observation_clocks(mask, time, self.sizes, self.window)
+        begin = self._pad(self.time, float("inf"))[:, 0]
+        queries = self.query_time
+        return replace(
+            self,
+            value=self.value[mirror],
+            mask=mask,
+            time=time,
+            gap=gap,
+            time_delta=clocks.time_delta.to(self.dtype),
+            since_observed=clocks.since_observed.to(self.dtype),
+            last_seen=clocks.last_seen,
+            last_observed=clocks.last_observed,
+            prediction_time=self.prediction_time - torch.clamp(begin, max=0.0),
+            query_time=None if queries is None else self.prediction_time.unsqueeze(1) - queries,
+            treatments=None if self.treatments is None else self._turned(mirror),
+        )
+
+    def _turned(self, mirror: Int64[Tensor, " row"]) -> Treatments:
+        treatments = self.treatments
+        if treatments is None:
+            raise ArgumentError("these records have no treatments")
+        sizes = torch.tensor([0, *self.sizes], device=mirror.device)
+        pair = treatments.pair_row
+        before = pair - sizes[self._steps[pair]]  # the row at which its gap begins
+        end = self.prediction_time[treatments.subject]
+        is_dose = treatments.is_impulse
+        start = torch.where(is_dose, treatments.start, treatments.end)
+        stop = torch.where(is_dose, torch.nan, treatments.start)
+        return replace(
+            treatments,
+            start=end - start,
+            end=end - stop,
+            is_held=torch.zeros_like(treatments.is_held),
+            impulse_row=torch.where(is_dose, mirror[treatments.impulse_row], 0),
+            pair_row=mirror[before],
+        )
+
     def replace(self, **changes: Any) -> "IrregularBatch":
         """A copy with other tensors, for instance `value` on the way from a baseline."""
         return replace(self, **changes)

@@ -69,7 +69,7 @@ class PackedRecords:
             n = len(cohort.subjects)
             table = InstanceTable(np.arange(n), np.full(n, float(at)), np.full(n, -1))
         reach = task.reach if with_targets else 0.0
-        rows = _Rows.build(cohort, schema, table, reach)
+        rows = _Rows.build(cohort, schema, table, reach, task if with_targets else None)
         first = rows.offset[table.subject_index]
         target = task.targets(cohort, table.outcome_row) if with_targets else None
         if target is not None:
@@ -212,6 +212,8 @@ class PackedRecords:
         n_events = rows.event_offset[stored + 1] - rows.event_offset[stored]
         event = _ranges(rows.event_offset[stored], n_events)
         row = np.repeat(packed, n_events)
+        read = ~rows.event_is_hidden[event]
+        event, row = event[read], row[read]
         variable = rows.event_variable[event]
         value = np.zeros((len(time), n_variables))
         value[row, variable] = rows.event_value[event]
@@ -277,25 +279,30 @@ class PackedRecords:
 
     def _queries(self, indices: np.ndarray, dtype: torch.dtype) -> dict[str, Tensor]:
         rows, n_variables = self._rows, len(self.schema.variables)
-        begin = self._stop[indices]
+        begin = np.where(self.task.reads_behind, self._first[indices], self._stop[indices])
         counts = np.maximum(self._query_stop[indices] - begin, 0)
         stored = _ranges(begin, counts)
         holder = np.repeat(np.arange(len(indices)), counts)
         n_events = rows.event_offset[stored + 1] - rows.event_offset[stored]
+        asked_event = _ranges(rows.event_offset[stored], n_events)
+        if self.task.reads_behind:  # what is hidden, and nothing else
+            is_asked = rows.event_is_hidden[asked_event]
+            of_row = np.repeat(np.arange(len(stored)), n_events)
+            n_events = np.bincount(of_row[is_asked], minlength=len(stored))
+            asked_event = asked_event[is_asked]
         stored, holder, n_events = (part[n_events > 0] for part in (stored, holder, n_events))
         asked = np.bincount(holder, minlength=len(indices))
         query = _ranges(np.zeros(len(indices), dtype=np.int64), asked)
         width = int(asked.max()) if len(asked) else 0
         time = np.full((len(indices), width), np.nan)
         time[holder, query] = rows.time[stored]
-        event = _ranges(rows.event_offset[stored], n_events)
         where = (
             np.repeat(holder, n_events),
             np.repeat(query, n_events),
-            rows.event_variable[event],
+            rows.event_variable[asked_event],
         )
         target = np.zeros((len(indices), width, n_variables))
-        target[where] = rows.event_value[event]
+        target[where] = rows.event_value[asked_event]
         known = np.zeros(target.shape, dtype=bool)
         known[where] = True
         return {
@@ -340,6 +347,7 @@ class _Rows:
     event_offset: np.ndarray  # (row + 1,)
     event_variable: np.ndarray
     event_value: np.ndarray
+    event_is_hidden: np.ndarray  # targets, which are never read
     input_offset: np.ndarray  # (subject + 1,)
     input_index: np.ndarray
     input_value: np.ndarray
@@ -349,7 +357,9 @@ class _Rows:
     input_end_row: np.ndarray  # a row behind the subject's last where it ends later
 
     @staticmethod
-    def build(cohort: Cohort, schema: Preprocessor, table: Any, reach: float) -> "_Rows":
+    def build(
+        cohort: Cohort, schema: Preprocessor, table: Any, reach: float, asked: Task | None
+    ) -> "_Rows":
         arrays, n_subjects = cohort.arrays(), len(cohort.subjects)
         until = np.full(n_subjects, -np.inf)
         np.maximum.at(until, table.subject_index, table.prediction_time)
@@ -359,6 +369,11 @@ class _Rows:
         subject = arrays.subject_index[keep].astype(np.int64)
         time, variable = arrays.time[keep], variable[keep]
         value = schema.standardize(variable, arrays.value[keep])
+        hidden = None
+        if asked is not None:
+            hidden = asked.hidden(cohort.subjects, schema.variables, subject, variable, time)
+        if hidden is None:
+            hidden = np.zeros(len(time), dtype=bool)
         given = _given(cohort, schema, until)
         row_subject, row_time = _distinct(
             np.concatenate([subject, given["subject"], given["subject"]]),
@@ -374,6 +389,7 @@ class _Rows:
             event_offset=np.searchsorted(row[order], np.arange(len(row_time) + 1)),
             event_variable=variable[order],
             event_value=value[order],
+            event_is_hidden=hidden[order],
             input_offset=np.searchsorted(given["subject"], np.arange(n_subjects + 1)),
             input_index=given["index"],
             input_value=given["value"],

@@ -6,6 +6,7 @@ apart, and only by those who train or evaluate.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Task(ABC):
-    """What every task tells the cohort room; `TASKS` lists them by their word.
+    """What every task tells the cohort room; `clinode.cohort.tasks` lists them by their word.
 
     What a model answers and what is fitted, told and measured of a task stand in one table of each
     later room: `clinode.sequence.task_heads`, `clinode.training.tasks`, `clinode.attribution`.
@@ -37,6 +38,32 @@ class Task(ABC):
     def asks_values(self) -> bool:
         """Whether targets are observations: asked at query times, and on their own scale."""
         return False
+
+    @property
+    def reads_behind(self) -> bool:
+        """Whether a query is answered from what lies behind it as well, up to the prediction time.
+
+        A model then runs through the records in both directions.
+        """
+        return False
+
+    def hidden(
+        self,
+        subjects: np.ndarray,
+        variables: Sequence[str],
+        subject_index: np.ndarray,
+        variable_index: np.ndarray,
+        time: np.ndarray,
+    ) -> np.ndarray | None:
+        """Which observations by the prediction time are targets, and not read; None: none of them.
+
+        Args:
+            subjects: Ids.
+            variables: Names.
+            subject_index, variable_index: (observation,) positions in the two.
+            time: (observation,) hours.
+        """
+        return None
 
     @abstractmethod
     def default_time(self, last_time: float) -> float:
@@ -85,7 +112,7 @@ class Classify(Task):
     auxiliary: tuple[str, ...] = ()
 
     def __post_init__(self):
-        names = (self.outcome,) if isinstance(self.outcome, str) else tuple(self.outcome)
+        names: tuple[str, ...] = (self.outcome,) if isinstance(self.outcome, str) else self.outcome
         if not names or not all(names):
             raise ArgumentError("the name of the outcome is empty", fix="name an outcome column")
         if len(set(names)) < len(names):
@@ -93,7 +120,7 @@ class Classify(Task):
         for name in names:
             if name in self.auxiliary:
                 raise ArgumentError(f"{name!r} cannot be auxiliary to itself")
-        object.__setattr__(self, "outcome", names if len(names) > 1 else names[0])
+        object.__setattr__(self, "outcome", names if len(names) != 1 else names[0])
         object.__setattr__(self, "at", _hours(self.at))
 
     @property
@@ -138,7 +165,7 @@ class Classify(Task):
         return padded[outcome_row]  # row -1 is the row of NaN
 
     def is_trainable(self, target: np.ndarray) -> np.ndarray:
-        return ~np.isnan(target[:, : len(self.labels)]).all(axis=1)
+        return np.asarray(~np.isnan(target[:, : len(self.labels)]).all(axis=1))
 
     def to_dict(self) -> dict[str, Any]:
         outcome = self.outcome if isinstance(self.outcome, str) else list(self.outcome)
@@ -178,25 +205,6 @@ class Forecast(Task):
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "forecast", **asdict(self)}
-
-
-TASKS: dict[str, type[Task]] = {"classify": Classify, "forecast": Forecast}
-
-
-def task_from_dict(data: dict[str, Any]) -> Task:
-    """The task that `to_dict` wrote.
-
-    Example:
-        >>> task_from_dict(Classify("in_hospital_death", at=48.0).to_dict())
-        Classify(outcome='in_hospital_death', at=48.0, auxiliary=())
-    """
-    fields = dict(data)
-    kind = fields.pop("kind", None)
-    if kind not in TASKS:
-        raise ArgumentError(f"unknown task {kind!r}; there are: {', '.join(TASKS)}")
-    # JSON knows no tuples
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return TASKS[kind](**plain)
 
 
 @dataclass(frozen=True)

@@ -67,11 +67,13 @@ class SequenceModel(nn.Module, ABC):
     head: Head
     memory: Memory
     decoder: nn.Linear
+    behind: "SequenceModel | None"  # runs backwards, for tasks that read behind their queries
     latent_low: Tensor
     latent_high: Tensor
 
     def __init__(self, arguments: dict[str, Any]):
         super().__init__()
+        self.behind = None
         names = inspect.signature(type(self)).parameters
         self.settings = SimpleNamespace(**{name: arguments[name] for name in names})
         _check_settings(vars(self.settings))
@@ -93,6 +95,11 @@ class SequenceModel(nn.Module, ABC):
         built.schema, built.task = schema, task
         n_states, n_features = built._construct(generator)
         built._construct_decoder(n_states, generator)
+        if task.reads_behind:
+            turned = type(self)(**vars(self.settings))
+            turned.schema, turned.task = schema, task
+            turned._construct_decoder(turned._construct(generator)[0], generator)
+            built.behind = turned
         built.head = build_head(schema, task, vars(built.settings), n_features, generator)
         return built
 
@@ -147,6 +154,10 @@ class SequenceModel(nn.Module, ABC):
         encoding = self.encode(read)
         readout = self.head(batch, encoding, generator, unseen)
         expected = expectation_loss(batch, readout.next_observation)
+        if encoding.behind is not None:
+            expected = expected + expectation_loss(
+                batch.reversed(), encoding.behind.next_observation
+            )
         return (
             self.head.loss(batch, readout, settings.auxiliary_weight)
             + settings.next_observation_weight * expected
@@ -175,6 +186,7 @@ class SequenceModel(nn.Module, ABC):
             next_observation=self.decoder(torch.cat([before, remembered], dim=1)),
             after=kept,
             before=before,
+            behind=None if self.behind is None else self.behind.encode(batch.reversed()),
         )
 
     def latent(

@@ -24,6 +24,8 @@ class Encoding:
         next_observation: Values of each row as expected just before it.
         after, before: What the family keeps after the observations of each row, and its own states
             just before them.
+        behind: What the second run, backwards from the prediction time, says of the turned batch;
+            None where the task reads nothing behind its queries.
     """
 
     is_observed: Bool[Tensor, " row"]
@@ -33,6 +35,7 @@ class Encoding:
     next_observation: Float[Tensor, "row variable"]
     after: Float[Tensor, "row kept"]
     before: Float[Tensor, "row latent"]
+    behind: "Encoding | None" = None
 
 
 @dataclass(frozen=True, eq=False)

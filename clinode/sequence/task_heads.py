@@ -4,13 +4,18 @@ from typing import Any
 
 import torch
 
-from clinode.cohort import Classify, Forecast, Preprocessor, Task
+from clinode.cohort import Classify, Forecast, Interpolate, Preprocessor, Task
 from clinode.errors import ArgumentError
 from clinode.sequence.forecast_head import ForecastHead
 from clinode.sequence.heads import ClassificationHead
+from clinode.sequence.interpolation_head import InterpolationHead
 from clinode.sequence.readout import Head, HeadSizes
 
-HEADS: dict[type[Task], Any] = {Classify: ClassificationHead, Forecast: ForecastHead}
+HEADS: dict[type[Task], Any] = {
+    Classify: ClassificationHead,
+    Forecast: ForecastHead,
+    Interpolate: InterpolationHead,
+}
 RECOMMENDED: dict[type[Task], dict[str, Any]] = {  # found on PhysioNet-2012 set a
     Classify: {
         "dropout": 0.4,
@@ -24,6 +29,13 @@ RECOMMENDED: dict[type[Task], dict[str, Any]] = {  # found on PhysioNet-2012 set
         "statistics_dropout": 0.3,
         "statistics_members": 1,
         "statistics_hidden": 128,
+        "head_hidden": 128,
+    },
+    Interpolate: {
+        "dropout": 0.3,
+        "statistics_dropout": 0.3,
+        "statistics_members": 1,
+        "statistics_hidden": 64,
         "head_hidden": 128,
     },
 }

@@ -50,14 +50,7 @@ class ForecastWork(TaskWork):
     def calibrate(
         self, members: "Sequence[Run]", tune: Cohort | None, aside: Cohort | None
     ) -> tuple[SplitConformal | None, dict[str, Any] | None]:
-        calibration = None
-        if aside is not None:
-            asked = mixed_queries(members, members[0].records(aside, with_targets=True))
-            if len(asked):
-                columns = (asked[c].to_numpy() for c in ("target", "variable", "mean", "spread"))
-                n_variables = len(members[0].schema.variables)
-                calibration = fit_conformal(*columns, n_variables=n_variables)
-        return calibration, describe_intervals(calibration, tune, aside)
+        return calibrate_intervals(members, tune, aside)
 
     def check_targets(self, part: str, cohort: Cohort, records: PackedRecords) -> None:
         if len(read_queries(cohort, records, records.task.reach).value) == 0:
@@ -120,6 +113,20 @@ class ForecastWork(TaskWork):
         table = observed_forecasts(run, cohort)
         table.insert(2, "split", part)
         return table
+
+
+def calibrate_intervals(
+    members: "Sequence[Run]", tune: Cohort | None, aside: Cohort | None
+) -> tuple[SplitConformal | None, dict[str, Any] | None]:
+    """As `TaskWork.calibrate`, of tasks that answer with values: split conformal intervals."""
+    calibration = None
+    if aside is not None:
+        asked = mixed_queries(members, members[0].records(aside, with_targets=True))
+        if len(asked):
+            columns = (asked[c].to_numpy() for c in ("target", "variable", "mean", "spread"))
+            n_variables = len(members[0].schema.variables)
+            calibration = fit_conformal(*columns, n_variables=n_variables)
+    return calibration, describe_intervals(calibration, tune, aside)
 
 
 def forecast_moments(

@@ -30,7 +30,7 @@ class Queries:
 def read_histories(
     cohort: Cohort, records: PackedRecords, *, standardised: bool = False
 ) -> Histories:
-    """What was measured of each record at or before its prediction time.
+    """What was measured of each record at or before its prediction time, and not hidden.
 
     Args:
         cohort: The cohort that `records` was built from.
@@ -40,8 +40,10 @@ def read_histories(
     known = _known_observations(cohort, records)
     begin, stop = known.first(records), known.stop(records, records.prediction_time)
     rows = _ranges(begin, stop)
+    record = np.repeat(np.arange(len(records)), stop - begin)[~known.is_hidden[rows]]
+    rows = rows[~known.is_hidden[rows]]
     return Histories(
-        row_start=np.concatenate([[0], np.cumsum(stop - begin)]),
+        row_start=np.searchsorted(record, np.arange(len(records) + 1)),
         time=known.time[rows],
         variable=known.variable[rows],
         value=known.standardised[rows] if standardised else known.value[rows],
@@ -66,6 +68,21 @@ def read_queries(cohort: Cohort, records: PackedRecords, horizon: float) -> Quer
     )
 
 
+def read_hidden(cohort: Cohort, records: PackedRecords) -> Queries:
+    """What was measured of each record by its prediction time, and is hidden by the task."""
+    known = _known_observations(cohort, records)
+    begin, stop = known.first(records), known.stop(records, records.prediction_time)
+    rows = _ranges(begin, stop)
+    record = np.repeat(np.arange(len(records)), stop - begin)[known.is_hidden[rows]]
+    rows = rows[known.is_hidden[rows]]
+    return Queries(
+        record=record,
+        time=known.time[rows],
+        variable=known.variable[rows],
+        value=known.standardised[rows],
+    )
+
+
 @dataclass(frozen=True)
 class _Known:
     """Observations of the schema's variables, by subject, time and variable."""
@@ -75,6 +92,7 @@ class _Known:
     variable: np.ndarray
     value: np.ndarray
     standardised: np.ndarray
+    is_hidden: np.ndarray
 
     def first(self, records: PackedRecords) -> np.ndarray:
         return self.offset[records.subject_index]
@@ -98,12 +116,15 @@ def _known_observations(cohort: Cohort, records: PackedRecords) -> _Known:
     variable = position[arrays.variable_index]
     keep = variable >= 0
     variable, value = variable[keep], arrays.value[keep].astype(np.float64)
+    subject, time = arrays.subject_index[keep].astype(np.int64), arrays.time[keep]
+    hidden = records.task.hidden(cohort.subjects, schema.variables, subject, variable, time)
     return _Known(
         offset=np.searchsorted(arrays.subject_index[keep], np.arange(len(cohort.subjects) + 1)),
         time=arrays.time[keep].astype(np.float64),
         variable=variable,
         value=value,
         standardised=schema.standardize(variable, value),
+        is_hidden=np.zeros(len(value), dtype=bool) if hidden is None else hidden,
     )
 
 

@@ -1,12 +1,17 @@
 """Who does the work of which task: the table of this room."""
 
-from clinode.cohort import Classify, Forecast, Task
+from clinode.cohort import Classify, Forecast, Interpolate, Task
 from clinode.errors import ArgumentError
 from clinode.training.classification import ClassificationWork
 from clinode.training.forecasting import ForecastWork
+from clinode.training.interpolation import InterpolationWork
 from clinode.training.task_work import TaskWork
 
-WORK: dict[type[Task], TaskWork] = {Classify: ClassificationWork(), Forecast: ForecastWork()}
+WORK: dict[type[Task], TaskWork] = {
+    Classify: ClassificationWork(),
+    Forecast: ForecastWork(),
+    Interpolate: InterpolationWork(),
+}
 
 
 def work_of(task: Task) -> TaskWork:
