@@ -24,6 +24,7 @@ from .neural_cde import NeuralCDE
 from .neural_flow import NeuralFlow
 from .ode_rnn import ODERNN
 from .readout import Encoding, Head, HeadSizes, Prepared, Readout, in_batches
+from .scan_latent_ode import ScanLatentODE
 
 __all__ = [
     "GRUD",
@@ -49,6 +50,7 @@ __all__ = [
     "Prepared",
     "RateNetwork",
     "Readout",
+    "ScanLatentODE",
     "SequenceModel",
     "in_batches",
     "learn_network",

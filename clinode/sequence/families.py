@@ -13,9 +13,11 @@ from clinode.sequence.model import SequenceModel
 from clinode.sequence.neural_cde import NeuralCDE
 from clinode.sequence.neural_flow import NeuralFlow
 from clinode.sequence.ode_rnn import ODERNN
+from clinode.sequence.scan_latent_ode import ScanLatentODE
 
 FAMILIES = (
     LinearLatentODE,
+    ScanLatentODE,
     KalmanLatentODE,
     GRUGap,
     GRUD,

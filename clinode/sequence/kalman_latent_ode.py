@@ -115,7 +115,7 @@ class KalmanLatentODE(SequenceModel):
         self._require_built()
         rate = self.memory.rate.double()
         return LinearLatentSystem(
-            torch.block_diag(self.drift, torch.diag(-rate)),
+            torch.block_diag(self.drift, -rate.diag()),
             with_rows_of_zeros(original_drive(self.drive.matrix, self.schema), len(rate)),
             self.decoder.weight,
             self.decoder.bias,

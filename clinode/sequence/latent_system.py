@@ -145,6 +145,14 @@ class Decoder(torch.nn.Module):
         return torch.where(self.is_log, torch.exp(exponent) - LOG_OFFSET, shown)
 
 
+def modal_drift(
+    decay: Float[Tensor, " mode"], frequency: Float[Tensor, " mode"]
+) -> Float[Tensor, "state state"]:
+    """The real matrix of complex modes, lambda = -decay + i frequency; real parts first."""
+    fall, turn = torch.diag(-decay), torch.diag(frequency)
+    return torch.cat([torch.cat([fall, -turn], dim=1), torch.cat([turn, fall], dim=1)])
+
+
 def original_drive(
     drive: Float[Tensor, "state input"], schema: Preprocessor
 ) -> Float[Tensor, "state input"]:

@@ -16,6 +16,7 @@ from clinode.sequence.diagonal_flow import FilterAlongFlow, response, rotate, tr
 from clinode.sequence.inputs import REFERENCE_WINDOW, Drive, n_step_inputs, step_inputs
 from clinode.sequence.latent_system import (
     LinearLatentSystem,
+    modal_drift,
     original_drive,
     with_rows_of_zeros,
 )
@@ -80,16 +81,9 @@ class LinearLatentODE(SequenceModel):
     def latent_system(self) -> System:
         """x' = A x + B u in real coordinates, with y = the decoded variables in original units."""
         self._require_built()
-        decay, frequency = torch.exp(self.log_decay), self.frequency
-        turn = torch.cat(
-            [
-                torch.cat([torch.diag(-decay), torch.diag(-frequency)], dim=1),
-                torch.cat([torch.diag(frequency), torch.diag(-decay)], dim=1),
-            ]
-        )
         rate = self.memory.rate
         return LinearLatentSystem(
-            torch.block_diag(turn, torch.diag(-rate)),
+            torch.block_diag(modal_drift(torch.exp(self.log_decay), self.frequency), -rate.diag()),
             with_rows_of_zeros(original_drive(self.drive.matrix, self.schema), len(rate)),
             self.decoder.weight,
             self.decoder.bias,

@@ -131,6 +131,13 @@ def test_the_carried_drive_is_the_integral_of_the_flow():
         np.testing.assert_allclose(Gamma[place], integral, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("gap", np.geomspace(1e-6, 300, 15))
+def test_one_gap_alone_is_as_exact_as_many(gap):
+    A, *_ = random_system(7, 1)
+    Phi = flows(torch.from_numpy(A), torch.tensor([gap], dtype=torch.float64))
+    np.testing.assert_allclose(Phi[0], expm(A * gap), rtol=1e-13, atol=1e-15)
+
+
 def test_weights_that_diverged_give_nan_and_no_error(untreated):
     batch = untreated.batch([5, 9], torch.float64)
     A, P, C, noise = random_system(8, batch.value.shape[1])
