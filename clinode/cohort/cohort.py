@@ -89,21 +89,20 @@ class Store:
     def read(self, table: str, positions: np.ndarray | None) -> dict[str, np.ndarray]:
         """Columns of a sorted table for some subjects, whose positions count anew from 0."""
         file = pq.ParquetFile(self.folder / f"{table}.parquet", memory_map=True)
-        remap = None
-        if positions is not None:
-            remap = np.full(len(self.subjects), -1, dtype=np.int32)
-            remap[positions] = np.arange(len(positions), dtype=np.int32)
+        if positions is None:
+            return _read_whole(file)
+        remap = np.full(len(self.subjects), -1, dtype=np.int32)
+        remap[positions] = np.arange(len(positions), dtype=np.int32)
         parts: dict[str, list[np.ndarray]] = {name: [] for name in file.schema_arrow.names}
         for group in range(file.num_row_groups):
-            if remap is not None and not self._holds_any(file, group, remap):
+            if not self._holds_any(file, group, remap):
                 continue
             chunk = file.read_row_group(group, use_threads=False)
             columns = {name: chunk[name].to_numpy() for name in parts}
-            if remap is not None:
-                subject = remap[columns["subject_index"]]
-                keep = subject >= 0
-                columns["subject_index"] = subject
-                columns = {name: column[keep] for name, column in columns.items()}
+            subject = remap[columns["subject_index"]]
+            keep = subject >= 0
+            columns["subject_index"] = subject
+            columns = {name: column[keep] for name, column in columns.items()}
             for name, column in columns.items():
                 parts[name].append(column)
         types = {field.name: field.type.to_pandas_dtype() for field in file.schema_arrow}
@@ -501,6 +500,21 @@ def write_frame(folder: Path, table: str, frame: pd.DataFrame, subjects: np.ndar
             columns[str(name)] = pa.array(frame[name], from_pandas=frame[name].dtype == object)
     order = np.argsort(positions, kind="stable")
     pq.write_table(pa.table(columns).take(pa.array(order)), folder / f"{table}.parquet")
+
+
+def _read_whole(file: pq.ParquetFile) -> dict[str, np.ndarray]:
+    """Columns of a table, each filled piece by piece: pieces laid together would need it twice."""
+    columns = {
+        field.name: np.empty(file.metadata.num_rows, dtype=field.type.to_pandas_dtype())
+        for field in file.schema_arrow
+    }
+    start = 0
+    for group in range(file.num_row_groups):
+        chunk = file.read_row_group(group, use_threads=False)
+        for name, column in columns.items():
+            column[start : start + len(chunk)] = chunk[name].to_numpy()
+        start += len(chunk)
+    return columns
 
 
 def _ids(column: pa.ChunkedArray) -> np.ndarray:

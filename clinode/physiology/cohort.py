@@ -15,7 +15,7 @@ from clinode.errors import ArgumentError
 
 from .patients import STAY, Course, Draws, People, draw_people, run_stays
 
-BLOCK = 1024  # subjects simulated at once
+BLOCK = 4096  # subjects simulated at once; what a step costs beside them is then little
 OUTCOME = "in_hospital_death"
 
 INTERCEPT = -4.75
@@ -73,7 +73,7 @@ INPUTS = (
 )
 
 
-def simulate_cohort(n_subjects: int, seed: int) -> Cohort:
+def simulate_cohort(n_subjects: int, seed: int, *, first: int = 1) -> Cohort:
     """Intensive care stays of 48 h with a planted outcome, made by `Circulation` and friends.
 
     Each variable is measured by a Poisson process with a charted error; lactate and PaO2 are
@@ -90,19 +90,22 @@ def simulate_cohort(n_subjects: int, seed: int) -> Cohort:
     Args:
         n_subjects: How many; subject i of a seed is the same in every cohort that has it.
         seed: Not negative.
+        first: Id of the first subject; cohorts too large for memory are made part by part.
 
     Returns:
         A cohort with `planted`: one row a cause: subject_id, kind ("value", "ordering", "timing"),
         time and variable of the measurement, weight on the logit.
 
     Raises:
-        ArgumentError: No subjects, or a negative seed.
+        ArgumentError: No subjects, a negative seed, or a first id below 1.
     """
     if n_subjects < 1:
         raise ArgumentError(f"n_subjects must be at least 1, got {n_subjects}")
     if seed < 0:
         raise ArgumentError(f"seed must not be negative, got {seed}")
-    tables = _simulate_tables(n_subjects, seed)
+    if first < 1:
+        raise ArgumentError(f"first must be at least 1, got {first}")
+    tables = _simulate_tables(range(first - 1, first - 1 + n_subjects), seed)
     return Cohort.from_tables(
         tables["observations"],
         tables["statics"],
@@ -126,10 +129,10 @@ def planted_logit(cohort: Cohort) -> np.ndarray:
     return INTERCEPT + np.bincount(position, planted["weight"], minlength=len(cohort))
 
 
-def _simulate_tables(n_subjects: int, seed: int) -> dict[str, pd.DataFrame]:
+def _simulate_tables(positions: range, seed: int) -> dict[str, pd.DataFrame]:
     blocks = [
-        _simulate_block(range(first, min(first + BLOCK, n_subjects)), seed)
-        for first in range(0, n_subjects, BLOCK)
+        _simulate_block(positions[start : start + BLOCK], seed)
+        for start in range(0, len(positions), BLOCK)
     ]
     return {
         name: pd.concat([block[name] for block in blocks], ignore_index=True) for name in blocks[0]

@@ -225,3 +225,13 @@ def test_a_cohort_without_a_planted_truth_is_refused(cohort):
     plain = Cohort.from_tables(cohort.observations, outcomes=cohort.outcomes)
     with pytest.raises(ArgumentError, match="no planted truth"):
         planted_logit(plain)
+
+
+def test_a_part_of_a_cohort_is_that_part(cohort):
+    ids = cohort.subjects.tolist()
+    part = simulate_cohort(5, 3, first=ids[3])
+    expected = cohort.select(ids[3:8])
+    for name in ("observations", "statics", "inputs", "outcomes", "planted"):
+        pd.testing.assert_frame_equal(getattr(part, name), getattr(expected, name))
+    with pytest.raises(ArgumentError, match="at least 1"):
+        simulate_cohort(5, 3, first=0)
