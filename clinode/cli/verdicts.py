@@ -18,7 +18,7 @@ def drift_lines(drift: "Drift") -> list[str]:
     lines = [f"Drift from the training part: {drift.verdict}."]
     if len(shown):
         columns = ("kind", "name", "expected", "found", "verdict")
-        rows = [[row[column] for column in columns] for row in shown.to_dict("records")]
+        rows = list(zip(*(shown[column] for column in columns), strict=True))
         lines += table(["shift of", "variable", "training", "here", "verdict"], rows)
     return lines
 

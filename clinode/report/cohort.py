@@ -10,7 +10,8 @@ import pandas as pd
 from clinode.attribution import Attributions
 from clinode.cohort import Cohort
 from clinode.errors import printable
-from clinode.evaluation import calibration_curve
+from clinode.evaluation import Drift, Recalibration, calibration_curve
+from clinode.evaluation.recalibration import MEASURES as RECALIBRATION_MEASURES
 from clinode.figures import calibration_figure, data_uri, ranking_figure
 from clinode.report.timeline import label
 from clinode.report.wording import METHODS, percent, significant
@@ -35,6 +36,7 @@ def index_page(
     evaluation: Evaluation | None,
     scored: pd.DataFrame | None,
     pages: Sequence[Mapping[str, Any]],
+    drift: Drift,
 ) -> dict[str, Any]:
     """What the template of the index prints."""
     withheld = sum(page["map"] == "withheld" for page in pages)
@@ -53,6 +55,8 @@ def index_page(
         "performance": _performance(told),
         "subgroups": _subgroups(told),
         "calibration": _calibration(scored),
+        "recalibration": _recalibration(run.calibration),
+        "drift": _drift(drift),
         "ranking": _ranking(cohort, attributions),
         "ledger": cohort.ledger.to_pandas().to_dict("records"),
     }
@@ -168,6 +172,35 @@ def _calibration(scored: pd.DataFrame | None) -> dict[str, Any] | None:
         "equal size, with a histogram of the predictions; the numbers are in the table below.",
         "caption": "On the dotted line, predicted and observed agree. Bars: 95 % Wilson intervals.",
         "rows": rows,
+    }
+
+
+def _recalibration(found: object) -> dict[str, Any] | None:
+    """What speaks for the map that the run's risk goes through; None where it goes through none."""
+    if not isinstance(found, Recalibration):
+        return None
+    names = {"log_loss": "Log loss", **MEASURES}
+    return {
+        "words": f"{found.verdict}. Fitted on {found.n_records:,} records that did not train the "
+        f"model, {found.n_events:,} of them with the outcome.",
+        "columns": ["Method", *(names[measure] for measure in RECALIBRATION_MEASURES)],
+        "rows": [
+            [row["method"], *(_cell(row[m].to_dict()) for m in RECALIBRATION_MEASURES)]
+            for row in found.evidence
+        ],
+    }
+
+
+def _drift(drift: Drift) -> dict[str, Any]:
+    table = drift.to_pandas()
+    shown = table[table["verdict"].isin(["large shift", "shift"])].head(RANKED)
+    columns = ("kind", "name", "expected", "found", "verdict")
+    return {
+        "words": f"{drift.verdict}.",
+        "rows": [
+            [printable(row[column]) for column in columns]
+            for row in shown.to_dict(orient="records")
+        ],
     }
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from clinode.cohort import Variable
 from clinode.errors import printable
+from clinode.evaluation import Recalibration
 from clinode.report.timeline import label, timeline
 from clinode.report.wording import hours, measured, percent, probability, signed
 from clinode.statistics import wilson_interval
@@ -29,6 +30,7 @@ def subject_page(
     n_present: int,
     scored: pd.DataFrame | None,
     tolerance: float,
+    recalibration: Recalibration | None = None,
 ) -> dict[str, Any]:
     """What the template of a subject's page prints.
 
@@ -41,20 +43,23 @@ def subject_page(
         n_present: How many values that are.
         scored: Columns probability and outcome of this cohort, or None without outcomes.
         tolerance: The completeness gap above which a map is withheld.
+        recalibration: What the model's logit goes through before it is shown as a risk.
     """
     output, base = float(gate["output"]), float(gate["base"])
     prediction_time = float(gate["prediction_time"])
+    risk = probability(_recalibrated(output, recalibration))
     page: dict[str, Any] = {
         "prediction_time": hours(prediction_time),
         "withheld": str(gate["why"]) if gate["withheld"] else "",
         "risk": {
-            "percent": percent(probability(output)),
+            "percent": percent(risk),
             "words": "probability that the model gives to the outcome of this record.",
-            "similar": _similar(probability(output), scored),
+            "similar": _similar(risk, scored),
             "worked": (
                 f"At the baseline the model's output is {signed(base)} log-odds "
                 f"({percent(probability(base))}). What was measured adds {signed(output - base)}, "
                 f"which gives {signed(output)} log-odds ({percent(probability(output))})."
+                + _then(risk, recalibration)
             ),
         },
         "absent": [label(variables.get(n), n) for n in known if n not in present],
@@ -76,6 +81,16 @@ def subject_page(
         ),
         "by_variable": _sums(events, variables),
     }
+
+
+def _recalibrated(output: float, recalibration: Recalibration | None) -> float:
+    return output if recalibration is None else float(recalibration.apply(np.array([output]))[0])
+
+
+def _then(risk: float, recalibration: Recalibration | None) -> str:
+    if recalibration is None or recalibration.method == "none":
+        return ""
+    return f" Recalibrated on other subjects ({recalibration.method}), that reads {percent(risk)}."
 
 
 def _similar(output: float, scored: pd.DataFrame | None) -> str:

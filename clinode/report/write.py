@@ -17,6 +17,7 @@ from clinode.attribution import Attributions
 from clinode.cohort import Cohort, Variable
 from clinode.control.portrait import Portrait
 from clinode.errors import ArgumentError, printable
+from clinode.evaluation import Recalibration
 from clinode.folder import check_writable, write_folder
 from clinode.report.cohort import index_page
 from clinode.report.dynamics import FILE, dynamics_page
@@ -25,10 +26,9 @@ from clinode.report.wording import (
     BASELINES,
     LIMITS,
     ordinal,
-    percent,
-    probability,
 )
 from clinode.training import Evaluation, Run, evaluate
+from clinode.training.drift import find_drift
 
 
 def write_report(
@@ -80,7 +80,8 @@ def write_report(
         "provenance": _provenance(run, cohort, attributions),
     }
     pages = _subject_pages(run, cohort, attributions, position, scored)
-    index = index_page(run, cohort, attributions, evaluation, scored, pages)
+    drift = find_drift(run, cohort) if evaluation is None else evaluation.drift
+    index = index_page(run, cohort, attributions, evaluation, scored, pages, drift)
     dynamics = dynamics_page(run, portrait)
     index["dynamics"] = dynamics if isinstance(dynamics, str) else dynamics["verdict"]
     index["dynamics_file"] = None if isinstance(dynamics, str) else FILE
@@ -122,6 +123,8 @@ def _subject_pages(
     events = dict(list(_with_ends(attributions.to_pandas(), cohort).groupby("subject_id")))
     empty = _with_ends(attributions.to_pandas().head(0), cohort)
     seen = _measured(cohort, attributions.gates)
+    found = run.calibration
+    recalibration = found if isinstance(found, Recalibration) else None
     pages: list[dict[str, Any]] = []
     for gate in attributions.gates.to_dict("records"):
         subject = gate["subject_id"]
@@ -136,6 +139,7 @@ def _subject_pages(
             n_present=len(values),
             scored=scored,
             tolerance=attributions.tolerance,
+            recalibration=recalibration,
         )
         name = ordinal(position[subject])
         top = page.get("by_variable") or [{"name": "–", "contribution": ""}]
@@ -144,7 +148,7 @@ def _subject_pages(
             | {
                 "ordinal": name,
                 "file": f"subject-{name[1:]}.html",
-                "percent": percent(probability(float(gate["output"]))),
+                "percent": page["risk"]["percent"],
                 "output": float(gate["output"]),
                 "events": len(values),
                 "largest": f"{top[0]['name']} {top[0]['contribution']}",

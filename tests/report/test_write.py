@@ -1,3 +1,4 @@
+import html
 import html.parser
 import re
 import shutil
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 import clinode as cn
-from clinode.report.wording import FORBIDDEN, LIMITS
+from clinode.cohort import Cohort
+from clinode.report.wording import FORBIDDEN, LIMITS, percent
+from clinode.training.recalibrate import recalibrate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -308,3 +311,32 @@ def test_a_model_without_dynamics_has_no_such_page_and_the_index_says_why(
     index = cn.write_report(other, cohort, attributions, folder)
     assert not (folder / "dynamics.html").exists()
     assert "GRU-D has no latent system" in index.read_text(encoding="utf-8")
+
+
+def test_a_recalibrated_run_shows_its_risk_and_the_evidence(run, cohort, attributions, tmp_path):
+    others = cn.simulate_cohort(380, seed=11)
+    aside = others.select(others.subjects[len(cohort) :])
+    mended = recalibrate(run, aside, out=tmp_path / "run", method="platt", n_resamples=40)
+    index = cn.write_report(mended, cohort, attributions, tmp_path / "report")
+    text = index.read_text(encoding="utf-8")
+    assert '<h2 id="recalibration">' in text
+    assert "cross-validated log loss" in text
+    assert "Calibration slope" in text
+    gate = attributions.gates.iloc[0]
+    risk = mended.predict(cohort.select([gate["subject_id"]]))["probability"].iloc[0]
+    position = list(cohort.subjects).index(gate["subject_id"]) + 1
+    page = (index.parent / f"subject-{position:04d}.html").read_text(encoding="utf-8")
+    assert f"that reads {percent(risk)}." in html.unescape(page)
+
+
+def test_the_index_says_how_far_the_cohort_has_moved(report, run, cohort, attributions, tmp_path):
+    assert "0 large" in report.read_text(encoding="utf-8")
+    table = cohort.observations
+    moved = Cohort.from_tables(
+        table.assign(value=table["value"] + 30 * (table["variable"] == "HR")),
+        statics=cohort.statics,
+        inputs=cohort.inputs,
+        outcomes=cohort.outcomes,
+    )
+    index = cn.write_report(run, moved, attributions, tmp_path / "report")
+    assert "large shift" in index.read_text(encoding="utf-8")
