@@ -77,9 +77,9 @@ class Data:
     until: Annotated[str | None, typer.Option(help="MEDS: code of the event that ends a stay.")] = (
         None
     )
-    mapping: Annotated[Path | None, typer.Option(help="MEDS: table from codes to variables.")] = (
-        None
-    )
+    mapping: Annotated[
+        Path | None, typer.Option(help="MEDS, MIMIC-IV: table from codes to variables.")
+    ] = None
     policy: Annotated[
         Path | None, typer.Option(help="YAML file: what is done about rows that break the schema.")
     ] = None

@@ -62,6 +62,8 @@ def write_meds(
     """
     if not len(cohort):
         raise ArgumentError("a cohort without subjects cannot be written as MEDS")
+    if n_shards is not None and n_shards < 1:
+        raise ArgumentError(f"there must be a shard at least, got {n_shards}")
     if n_shards is None:
         n_rows = cohort.n_observations + len(cohort.inputs)
         n_shards = 1 + n_rows // ROWS_A_SHARD
@@ -116,11 +118,7 @@ def write_shard(cohort: Cohort, folder: Path, ledger: Ledger) -> None:
     """
     ids = np.array([whole_number(subject) for subject in cohort.subjects.tolist()], dtype=np.int64)
     if len(np.unique(ids)) < len(ids):
-        raise SchemaError(
-            "two subjects have ids that fall on one whole number",
-            where="subjects",
-            fix="number the subjects",
-        )
+        raise _one_number()
     codes = event_codes(cohort.schema)
     events = _events(cohort, ids, {one.code: place for place, one in enumerate(codes)})
     code = pa.DictionaryArray.from_arrays(
@@ -157,11 +155,13 @@ def gather(
         call: What was asked of a conversion, to be told by its folder.
 
     Raises:
-        SchemaError: The shards do not agree in their variables; or nobody who was measured is in
+        SchemaError: The shards do not agree in their variables; ids of two of them fall on one
+            whole number; or nobody who was measured is in
             the tables of statics and outcomes, whose ids are then written in another way.
     """
     facts = [read_json(part / "facts.json") for part in parts]
     _refuse_strangers(facts)
+    _refuse_shared_numbers(parts)
     schema = _union([CohortSchema.from_dict(one["schema"]) for one in facts])
     has_time = any(one["has_prediction_time"] for one in facts)
     (folder / "metadata").mkdir()
@@ -236,6 +236,32 @@ def _refuse_strangers(facts: Sequence[dict[str, Any]]) -> None:
             where="subjects",
             fix="map the subject's column, or write ids in one way (001 is not 1, nor is 1.0)",
         )
+
+
+def _refuse_shared_numbers(parts: Sequence[Path]) -> None:
+    files = [pq.ParquetFile(part / "events.parquet") for part in parts]
+    ids = [
+        np.unique(file.read_row_group(group, columns=["subject_id"])["subject_id"].to_numpy())
+        for file in files
+        for group in range(file.num_row_groups)
+    ]
+    owner = [number for number, file in enumerate(files) for _ in range(file.num_row_groups)]
+    held = pd.DataFrame(
+        {
+            "id": np.concatenate(ids) if ids else np.zeros(0, dtype=np.int64),
+            "shard": np.repeat(owner, [len(one) for one in ids]),
+        }
+    ).drop_duplicates()
+    if held["id"].duplicated().any():
+        raise _one_number()
+
+
+def _one_number() -> SchemaError:
+    return SchemaError(
+        "two subjects have ids that fall on one whole number",
+        where="subjects",
+        fix="number the subjects",
+    )
 
 
 def _events(cohort: Cohort, ids: np.ndarray, place: dict[str, int]) -> dict[str, Any]:

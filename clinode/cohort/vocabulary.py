@@ -71,7 +71,7 @@ def in_common_vocabulary(cohort: Cohort, only: tuple[str, ...] | None = None) ->
         }
     )
     if only is not None:
-        observations = observations[np.isin(observations["variable"].to_numpy(dtype=str), only)]
+        observations = observations.loc[observations["variable"].isin(only)]
     statics = cohort.statics
     if "gender" in statics.columns and "sex" not in statics.columns:
         levels = STATICS["sex"].levels

@@ -187,3 +187,7 @@ def test_two_ids_on_one_number_are_refused(tmp_path):
     Cohort.from_tables(table).save(tmp_path / "saved")
     with pytest.raises(SchemaError, match="two subjects"):
         convert(tmp_path / "saved", tmp_path / "meds")
+    ids = [text, str(whole_number(text))]
+    apart = next(n for n in range(2, 99) if Shard(1, n).holds(ids).sum() == 1)
+    with pytest.raises(SchemaError, match="two subjects"):
+        shards(tmp_path / "saved", tmp_path / "shards", apart)

@@ -116,6 +116,8 @@ def test_a_time_that_no_date_can_say_is_refused(tables, tmp_path):
     assert not (tmp_path / "meds").exists()
 
 
-def test_nobody_is_no_data_set(treated, tmp_path):
+def test_nobody_is_no_data_set_and_no_shard_holds_nobody(treated, tmp_path):
+    with pytest.raises(ArgumentError, match="a shard at least"):
+        write_meds(treated, tmp_path / "meds", n_shards=0)
     with pytest.raises(ArgumentError, match="without subjects"):
         write_meds(treated.take([]), tmp_path / "meds")
