@@ -159,8 +159,8 @@ class KalmanLatentODE(SequenceModel):
     ) -> tuple[Float[Tensor, "row kept"], Float[Tensor, "row latent"]]:
         """Kept of a row are the mean, the covariance, and the log likelihood of its values."""
         found = self._filter(batch, remembered)
-        covariance = (found.root_after @ found.root_after.mT).flatten(1)
-        kept = torch.cat([found.after, covariance, found.log_likelihood.unsqueeze(1)], dim=1)
+        parts = [found.after, found.covariance.flatten(1), found.log_likelihood.unsqueeze(1)]
+        kept = torch.cat(parts, dim=1)
         return kept.to(batch.dtype), found.before.to(batch.dtype)
 
     def _filter(self, batch: IrregularBatch, remembered: Float[Tensor, "row variable"]) -> Filtered:

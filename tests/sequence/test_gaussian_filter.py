@@ -6,7 +6,13 @@ import torch
 from scipy.linalg import cholesky, expm, solve_continuous_lyapunov
 from scipy.stats import multivariate_normal
 
-from clinode.sequence.gaussian_filter import driven_flows, flows, run_filter
+from clinode.sequence.gaussian_filter import (
+    FilterMoments,
+    driven_flows,
+    flows,
+    moments_by_autograd,
+    run_filter,
+)
 
 N_STATES = 3
 
@@ -92,32 +98,75 @@ def test_means_and_covariances_are_those_of_the_process_given_what_was_measured(
     time, value = batch.time.numpy()[where], batch.value.numpy()[where, variable]
     for row in range(batch.n_rows):
         now = batch.time[row].item()
-        for known, mean, half in (
-            (time < now, found.before, found.root_before),
-            (time <= now, found.after, found.root_after),
-        ):
+        for known, mean in ((time < now, found.before), (time <= now, found.after)):
             K = dense(A, P, C, noise, time[known], variable[known])
             earlier = zip(time[known], variable[known], strict=True)
             across = [expm(A * (now - t)) @ P @ C[v] for t, v in earlier]
             across = np.array(across).reshape(-1, N_STATES).T
             expected = across @ np.linalg.solve(K, value[known])
-            covariance = P - across @ np.linalg.solve(K, across.T)
-            factor = root @ half[row].numpy()
             np.testing.assert_allclose(root @ mean[row].numpy(), expected, atol=1e-9)
-            np.testing.assert_allclose(factor @ factor.T, covariance, atol=1e-9)
+        covariance = P - across @ np.linalg.solve(K, across.T)
+        shown = root @ found.covariance[row].numpy() @ root.T
+        np.testing.assert_allclose(shown, covariance, atol=1e-9)
 
 
 def test_a_row_without_an_observation_only_flows(untreated):
     batch = untreated.batch([5, 9, 12], torch.float64)
     A, P, C, noise = random_system(6, batch.value.shape[1])
     drop = torch.zeros_like(batch.mask)
-    drop[batch.offsets[1] : batch.offsets[2]] = True
-    empty = filtered(batch.without(drop), A, P, C, noise)
     second = slice(batch.offsets[1], batch.offsets[2])
-    torch.testing.assert_close(empty.before[second], empty.after[second], rtol=0, atol=0)
-    torch.testing.assert_close(
-        empty.root_before[second], empty.root_after[second], rtol=0, atol=1e-15
+    drop[second] = True
+    empty = filtered(batch.without(drop), A, P, C, noise)
+    assert torch.equal(empty.before[second], empty.after[second])
+    drift, _ = whitened(A, P, C)
+    flow = flows(drift, batch.gap[second])
+    eye = torch.eye(N_STATES, dtype=torch.float64)
+    expected = eye + flow @ (empty.covariance[: batch.sizes[1]] - eye) @ flow.mT
+    torch.testing.assert_close(empty.covariance[second], expected, rtol=0, atol=1e-14)
+
+
+def slopes_of(way, leaves, sizes, *, twice: bool):
+    """Of sums of what a way gives, weighted by numbers of their own."""
+    Phi, moved, start, weight, j, C = leaves
+    J = torch.einsum("rv,vi,vj->rij", weight, C, C)
+    found = way(Phi, moved, start, J, j, sizes)
+    loss = sum(
+        (part * torch.linspace(-1, 1, part.numel(), dtype=part.dtype).view_as(part)).sum()
+        for part in found
     )
+    wanted = [leaf for leaf in leaves if leaf is not None]
+    slopes = torch.autograd.grad(loss, wanted, create_graph=twice)
+    if twice:
+        slopes = torch.autograd.grad(sum((slope**2).sum() for slope in slopes), wanted)
+    return [*found, *slopes]
+
+
+@pytest.mark.parametrize("with_drive", [True, False])
+@pytest.mark.parametrize("twice", [False, True])
+def test_the_written_slopes_agree_with_autograd(untreated, with_drive, twice):
+    batch = untreated.batch([5, 9, 12, 13], torch.float64)
+    A, P, C, noise = random_system(9, batch.value.shape[1])
+    drift, observation = whitened(A, P, C)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    leaves = [
+        flows(drift, batch.gap),
+        draw(batch.n_rows, N_STATES) if with_drive else None,
+        draw(len(batch), N_STATES),
+        batch.mask / torch.from_numpy(noise),
+        draw(batch.n_rows, N_STATES),
+        observation,
+    ]
+    for leaf in leaves:
+        if leaf is not None:
+            leaf.requires_grad_()
+    ways = (FilterMoments.apply, moments_by_autograd)
+    ours, oracle = (slopes_of(way, leaves, batch.sizes, twice=twice) for way in ways)
+    for one, other in zip(ours, oracle, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10 * other.abs().max().item())
 
 
 def test_the_carried_drive_is_the_integral_of_the_flow():
