@@ -123,20 +123,26 @@ def _stage_observations(connection: duckdb.DuckDBPyConnection, source: Source) -
 
 
 def _stage_inputs(connection: duckdb.DuckDBPyConnection, source: Source) -> Staged:
-    name = "staged_inputs"
+    name, is_start = "staged_inputs", f"role = {literal(layout.START)}"
     with reading(source):
         connection.execute(f"""
             CREATE TABLE {name} AS
-            SELECT s.subject, s.name AS variable, s.hours AS start, {FINE}::UTINYINT AS start_fault,
-                e.hours AS "end",
-                CASE WHEN e.hours IS NULL THEN {MISSING} ELSE {FINE} END::UTINYINT AS end_fault,
-                s.number AS value, {FINE}::UTINYINT AS value_fault, NULL::VARCHAR AS text,
+            SELECT subject, variable, start, {FINE}::UTINYINT AS start_fault, "end",
+                CASE WHEN "end" IS NULL THEN {MISSING} ELSE {FINE} END::UTINYINT AS end_fault,
+                value, {FINE}::UTINYINT AS value_fault, NULL::VARCHAR AS text,
                 row_number() OVER () AS row
-            FROM written_events s LEFT JOIN (
-                SELECT subject, interval, hours FROM written_events
-                WHERE role = {literal(layout.END)}
-            ) e ON s.subject = e.subject AND s.interval = e.interval
-            WHERE s.role IN ({literal(layout.START)}, {literal(layout.IMPULSE)})
+            FROM (
+                SELECT subject, name AS variable, hours AS start, NULL::DOUBLE AS "end",
+                    number AS value
+                FROM written_events WHERE role = {literal(layout.IMPULSE)}
+                UNION ALL
+                SELECT subject, any_value(name) FILTER ({is_start}),
+                    any_value(hours) FILTER ({is_start}), any_value(hours) FILTER (NOT {is_start}),
+                    any_value(number) FILTER ({is_start})
+                FROM written_events
+                WHERE role IN ({literal(layout.START)}, {literal(layout.END)})
+                GROUP BY subject, interval
+            )
         """)
     return _staged(connection, source, name, {"variable": "code", "start": "time"})
 

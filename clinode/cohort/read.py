@@ -140,7 +140,7 @@ def read_cohort(
 
     def stage_format(connection: duckdb.DuckDBPyConnection) -> Parts:
         if chosen == "meds" and mapping is None and is_written_meds(Path(_one_path(path))):
-            return stage_written_meds(connection, Path(_one_path(path)), policy=used, shard=Shard())
+            return stage_written_meds(connection, Path(_one_path(path)), policy=used, shard=shard)
         if chosen == "meds":
             return stage_meds(
                 connection,

@@ -62,16 +62,19 @@ def mimic4(folder: Path, like: cn.Cohort) -> cn.Cohort:
     )
 
 
-def asked(run: Any, cohort: cn.Cohort) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Outcome, probability of the model and those of the baselines of each stay."""
+Asked = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], np.ndarray]
+
+
+def asked(run: Any, cohort: cn.Cohort) -> Asked:
+    """Outcome, probability of the model, those of the baselines, and the person, of each stay."""
     records = run.records(cohort, with_targets=True)
-    told = run.predict(cohort)["probability"].to_numpy()
-    return records.target[:, 0], told, run.baselines.predict(read_histories(cohort, records))
+    told = run.predict(cohort)
+    persons = np.array([str(stay).split("-")[0] for stay in told["subject_id"]])  # of MEDS: p-n
+    baselines = run.baselines.predict(read_histories(cohort, records))
+    return records.target[:, 0], told["probability"].to_numpy(), baselines, persons
 
 
-def cross_validated(
-    cohort: cn.Cohort, name: str, folds: int, seed: int, folder: Path
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+def cross_validated(cohort: cn.Cohort, name: str, folds: int, seed: int, folder: Path) -> Asked:
     """Each fold asked of a run on the others."""
     known = cohort.outcomes.set_index("subject_id")[OUTCOME].reindex(cohort.subjects).to_numpy()
     parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -81,9 +84,9 @@ def cross_validated(
         run = fitted(cohort[rest], name, seed, folder / f"fold-{fold}")
         found.append(asked(run, cohort[own]))
         print(f"fold {fold + 1} of {folds} done", flush=True)
-    outcome, told = (np.concatenate([one[place] for one in found]) for place in (0, 1))
+    outcome, told, persons = (np.concatenate([one[k] for one in found]) for k in (0, 1, 3))
     baselines = {key: np.concatenate([one[2][key] for one in found]) for key in found[0][2]}
-    return outcome, told, baselines
+    return outcome, told, baselines, persons
 
 
 def fitted(train: cn.Cohort, name: str, seed: int, out: Path) -> Any:
@@ -93,9 +96,10 @@ def fitted(train: cn.Cohort, name: str, seed: int, out: Path) -> Any:
     return cn.fit(model, train, task=task, out=out, seed=seed, device="cpu", progress=False)
 
 
-def show(title: str, found: tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]) -> None:
-    """Print every forecaster's metrics with 95 % intervals over stays."""
-    held = evaluate_classification(*found, subjects=np.arange(len(found[0]))).to_dict()
+def show(title: str, found: Asked) -> None:
+    """Print every forecaster's metrics with 95 % intervals over persons."""
+    *forecasts, persons = found
+    held = evaluate_classification(*forecasts, subjects=pd.factorize(persons)[0]).to_dict()
     print(f"\n{title}: {held['n_records']:,} stays, {held['n_positive']} died")
     rows = {"model": held, **held["baselines"]}
     rows |= {f"model - {name}": one for name, one in held["difference"].items()}

@@ -72,6 +72,14 @@ def test_shards_of_every_format_together_are_the_unsharded_conversion(tmp_path, 
     assert Ledger.from_dict(stored["ledger"]) == whole.ledger
 
 
+def test_a_folder_that_clinode_wrote_is_converted_by_shards_as_well(stays, tmp_path):
+    convert(stays, tmp_path / "one")
+    parts = shards(tmp_path / "one", tmp_path / "two", 2)
+    assert sum(part.n_subjects for part in parts) == 14
+    assert all(0 < part.n_subjects < 14 for part in parts)
+    assert told(read_cohort(tmp_path / "two")) == told(read_cohort(tmp_path / "one"))
+
+
 def test_what_a_column_is_does_not_depend_on_the_shard(stays, tmp_path):
     parts = shards(stays, tmp_path / "many", 4)
     whole = convert(stays, tmp_path / "one")
