@@ -38,6 +38,11 @@ def explained_of(task: Task) -> Explained:
     Raises:
         ArgumentError: The task has no one number a record.
     """
+    if task.parts:
+        raise ArgumentError(
+            "explain attributes one number, and this run has several tasks",
+            fix='explain one of them: run.of("classify")',
+        )
     if type(task) not in EXPLAINED:
         raise ArgumentError(
             "explain attributes a logit, and this run forecasts values",

@@ -367,6 +367,9 @@ def _table_of(found: dict[str, Any]) -> list[str]:
     """A row a forecaster, a column a metric, and the paired differences below."""
     from clinode.cli.answers import interval, table
 
+    if "tasks" in found:
+        parts = [[f"Task {kind}", *_table_of(held)] for kind, held in found["tasks"].items()]
+        return [line for part in parts for line in part]
     there = [name for name, value in found.items() if isinstance(value, dict) and "low" in value]
     metrics = [name for name in FIRST if name in there]
     metrics += [name for name in there if name not in FIRST]

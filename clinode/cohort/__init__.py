@@ -14,6 +14,7 @@ from .recording import (
 )
 from .records import PackedRecords
 from .schema import CohortSchema, Conversion, Variable
+from .several import Several
 from .split import check_disjoint, split
 from .task import Classify, Forecast, Task
 from .tasks import task_from_dict
@@ -36,6 +37,7 @@ __all__ = [
     "Policy",
     "Preprocessor",
     "Recording",
+    "Several",
     "Task",
     "Treatments",
     "Variable",

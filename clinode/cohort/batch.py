@@ -115,6 +115,7 @@ class IrregularBatch:
         target_mask: What of the target is known.
         subject: Position in the `PackedRecords` the batch was drawn from.
         window: The training window, hours.
+        parts: Of several tasks, the batch as each of them asks it.
         entry, event, cause: For survival; None until then.
     """
 
@@ -137,6 +138,7 @@ class IrregularBatch:
     query_time: Float[Tensor, "batch query"] | None = None
     target: Float[Tensor, "batch ..."] | None = None
     target_mask: Bool[Tensor, "batch ..."] | None = None
+    parts: "tuple[IrregularBatch, ...]" = ()
     entry: Tensor | None = None
     event: Tensor | None = None
     cause: Tensor | None = None
@@ -331,7 +333,7 @@ class IrregularBatch:
             for name, part in self._fields().items()
             if isinstance(part, (Tensor, Treatments)) and name != "batch_sizes"
         }
-        return replace(self, **moved)
+        return replace(self, **moved, parts=tuple(part.to(device) for part in self.parts))
 
     def padded(self) -> PaddedBatch:
         """Rows as (batch, step, ...)."""

@@ -132,7 +132,9 @@ class Preprocessor:
             **observed,
             **inputs,
             statics=_fit_statics(cohort),
-            auxiliary=_fit_auxiliary(cohort, task),
+            auxiliary=_fit_auxiliary(
+                cohort, next((part for part in task.parts if part.auxiliary), task)
+            ),
             window=window if window > 0 else 1.0,
             prediction_time=task.default_time(float(arrays.time.max())),
             n_subjects=len(cohort.subjects),

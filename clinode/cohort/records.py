@@ -39,6 +39,7 @@ class PackedRecords:
         self._stop = arrays["stop"]  # (instance,) behind the last row at or before prediction
         self._query_stop = arrays["query_stop"]  # (instance,) behind the last row of the horizon
         self._static = arrays["static"]  # (subject, static)
+        self.parts: tuple[PackedRecords, ...] = arrays.get("parts", ())  # of several tasks: each
 
     @classmethod
     def build(
@@ -71,24 +72,26 @@ class PackedRecords:
         reach = task.reach if with_targets else 0.0
         rows = _Rows.build(cohort, schema, table, reach, task if with_targets else None)
         first = rows.offset[table.subject_index]
-        target = task.targets(cohort, table.outcome_row) if with_targets else None
-        if target is not None:
-            target = _scale_auxiliary(target, schema)
-        return cls(
-            schema=schema,
-            task=task,
-            arrays={
-                "subjects": np.asarray(cohort.subjects),
-                "subject_index": table.subject_index,
-                "prediction_time": table.prediction_time,
-                "target": target,
-                "rows": rows,
-                "first": first,
-                "stop": rows.stop_at(table.subject_index, table.prediction_time),
-                "query_stop": rows.stop_at(table.subject_index, table.prediction_time + reach),
-                "static": schema.encode_statics(cohort.statics, len(cohort.subjects)),
-            },
-        )
+        arrays = {
+            "subjects": np.asarray(cohort.subjects),
+            "subject_index": table.subject_index,
+            "prediction_time": table.prediction_time,
+            "rows": rows,
+            "first": first,
+            "stop": rows.stop_at(table.subject_index, table.prediction_time),
+            "static": schema.encode_statics(cohort.statics, len(cohort.subjects)),
+        }
+
+        def asked(one: Task, parts: tuple[PackedRecords, ...] = ()) -> PackedRecords:
+            target = one.targets(cohort, table.outcome_row) if with_targets else None
+            if target is not None:
+                target = _scale_auxiliary(target, schema, len(one.auxiliary))
+            until = table.prediction_time + (one.reach if with_targets else 0.0)
+            query_stop = rows.stop_at(table.subject_index, until)
+            own = {"target": target, "query_stop": query_stop, "parts": parts}
+            return cls(schema=schema, task=one, arrays={**arrays, **own})
+
+        return asked(task, tuple(asked(part) for part in task.parts))
 
     def at_earlier_times(self, hours: Sequence[float]) -> "PackedRecords":
         """These instances, and each of them again so many hours earlier: more to learn from.
@@ -135,6 +138,8 @@ class PackedRecords:
     @property
     def trainable(self) -> np.ndarray:
         """Positions of the records that have something to be trained on."""
+        if self.parts:
+            return np.unique(np.concatenate([part.trainable for part in self.parts]))
         if self.target is None:
             return np.arange(len(self))
         return np.flatnonzero(self.task.is_trainable(self.target))
@@ -184,20 +189,34 @@ class PackedRecords:
             after = np.asarray(query_after, dtype=np.float64)
             asked = self.prediction_time[indices][:, None] + after[None, :]
             parts["query_time"] = torch.from_numpy(asked)
-        elif self.task.asks_values:
-            parts |= self._queries(indices, dtype)
-        if self.target is not None:
-            known = ~np.isnan(self.target[indices])
-            held = np.where(known, self.target[indices], 0.0)
-            parts["target"] = torch.from_numpy(held).to(dtype)
-            parts["target_mask"] = torch.from_numpy(known)
+        else:
+            parts |= self._asked(indices, dtype)
         batch = IrregularBatch(
             **parts,
             prediction_time=torch.from_numpy(self.prediction_time[indices]),
             subject=torch.from_numpy(indices),
             window=self.schema.window,
         )
+        if self.parts and query_after is None:
+            own = [batch.replace(**part._asked(indices, dtype)) for part in self.parts]
+            times = [part.query_time for part in own if part.query_time is not None]
+            batch = batch.replace(parts=tuple(own), query_time=times[0] if times else None)
         return batch if torch.device(device).type == "cpu" else batch.to(device)
+
+    def _asked(self, indices: np.ndarray, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Queries and targets of the task itself."""
+        if self.parts:
+            return {}
+        if self.task.asks_values:
+            return self._queries(indices, dtype)
+        if self.target is None:
+            return {}
+        known = ~np.isnan(self.target[indices])
+        held = np.where(known, self.target[indices], 0.0)
+        return {
+            "target": torch.from_numpy(held).to(dtype),
+            "target_mask": torch.from_numpy(known),
+        }
 
     def _observed(
         self, indices: np.ndarray, layout: "_Layout", dtype: torch.dtype
@@ -467,10 +486,11 @@ def _ranges(start: np.ndarray, count: np.ndarray) -> np.ndarray:
     return (np.arange(total) + shift).astype(np.int64)
 
 
-def _scale_auxiliary(target: np.ndarray, schema: Preprocessor) -> np.ndarray:
+def _scale_auxiliary(target: np.ndarray, schema: Preprocessor, n: int) -> np.ndarray:
     scaled = target.copy()
-    first = target.shape[1] - len(schema.auxiliary)
-    for position, scale in enumerate(schema.auxiliary, start=first):
+    if n == 0:
+        return target
+    for position, scale in enumerate(schema.auxiliary, start=target.shape[1] - n):
         shown = scaled[:, position]
         if scale.transform == "log1p":
             shown = np.log1p(np.maximum(shown, 0.0))

@@ -30,6 +30,11 @@ class Task(ABC):
     auxiliary: tuple[str, ...] = ()  # outcome columns trained beside it, last in its targets
 
     @property
+    def parts(self) -> "tuple[Task, ...]":
+        """The tasks that it is made of; none where it is one itself."""
+        return ()
+
+    @property
     def reach(self) -> float:
         """Hours behind the prediction time whose observations are targets; 0 for outcomes."""
         return 0.0

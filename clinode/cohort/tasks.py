@@ -3,6 +3,7 @@
 from typing import Any
 
 from clinode.cohort.interpolate import Interpolate
+from clinode.cohort.several import Several
 from clinode.cohort.task import Classify, Forecast, Task
 from clinode.errors import ArgumentError
 
@@ -10,6 +11,7 @@ TASKS: dict[str, type[Task]] = {
     "classify": Classify,
     "forecast": Forecast,
     "interpolate": Interpolate,
+    "several": Several,
 }
 
 
@@ -24,6 +26,8 @@ def task_from_dict(data: dict[str, Any]) -> Task:
     kind = fields.pop("kind", None)
     if kind not in TASKS:
         raise ArgumentError(f"unknown task {kind!r}; there are: {', '.join(TASKS)}")
+    if kind == "several":
+        fields["tasks"] = tuple(task_from_dict(part) for part in fields["tasks"])
     # JSON knows no tuples
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return TASKS[kind](**plain)

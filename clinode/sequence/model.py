@@ -5,6 +5,7 @@ record (`_run`, `_carry`) and in their field. A memory of last values (`memory.p
 towers, heads and losses (`heads.py`) are shared; a latent state is a family's own with the memory.
 """
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from types import SimpleNamespace
@@ -110,9 +111,11 @@ class SequenceModel(nn.Module, ABC):
         loss, and the output's starting level. They are buffers and travel with the state dict.
         """
         self._require_built()
-        for part in self.modules():
-            if isinstance(part, Prepared):
-                part.prepare(records)
+        asked = zip(self.head.heads, records.parts, strict=True)
+        own = {id(module): part for head, part in asked for module in head.modules()}
+        for module in self.modules():
+            if isinstance(module, Prepared):
+                module.prepare(own.get(id(module), records))
 
     def finish(self, records: PackedRecords) -> None:
         """Store what is known only after training; called once, on the training part.
@@ -133,7 +136,17 @@ class SequenceModel(nn.Module, ABC):
         low, high = np.quantile(torch.cat(states).numpy(force=True), RANGE_QUANTILES, axis=0)
         self.latent_low.copy_(torch.from_numpy(low))
         self.latent_high.copy_(torch.from_numpy(np.maximum(high, low + 1e-6)))
+        for head, part in zip(self.head.heads, records.parts, strict=True):
+            one = self.with_head(head, part.task)
+            head.finish(part, lambda batch, one=one: one(batch.to(device)))
         self.head.finish(records, lambda batch: self(batch.to(device)))
+
+    def with_head(self, head: Head, task: Task) -> "SequenceModel":
+        """The same weights with one of the heads of several tasks alone."""
+        view = copy.copy(self)
+        view._modules = dict(self._modules)  # or the head would be exchanged in both
+        view.head, view.task = head, task
+        return view
 
     def forward(self, batch: IrregularBatch) -> Readout:
         """Predict from what lies at or before each prediction time; deterministic."""

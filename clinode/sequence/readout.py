@@ -48,6 +48,7 @@ class Readout:
         log_variance: Of a forecast, the shape of `value`.
         towers: Logits of the sequence tower and of each member of the statistics towers.
         auxiliary: Their predictions of the auxiliary outcomes.
+        parts: Of several tasks, what is said of each; `value` is that of the first.
     """
 
     value: Float[Tensor, "batch ..."]
@@ -55,6 +56,7 @@ class Readout:
     log_variance: Float[Tensor, "batch ..."] | None = None
     towers: Float[Tensor, "tower batch label"] | None = None
     auxiliary: Float[Tensor, "tower batch auxiliary"] | None = None
+    parts: "tuple[Readout, ...]" = ()
 
 
 class Prepared(nn.Module, ABC):
@@ -118,6 +120,17 @@ class Head(Prepared):
 
         In float64, of the prediction alone: towers and auxiliary outcomes are not selected for.
         """
+
+    @property
+    def heads(self) -> "tuple[Head, ...]":
+        """Of several tasks, the head of each."""
+        return ()
+
+    def prediction_losses(
+        self, batch: IrregularBatch, readout: Readout
+    ) -> tuple[tuple[float, float, int], ...]:
+        """Weight, sum and number of `prediction_loss`, one a task."""
+        return ((1.0, *self.prediction_loss(batch, readout)),)
 
     def finish(self, records: PackedRecords, answer: Callable[[IrregularBatch], Readout]) -> None:
         """Set what is known only after training; by default nothing.

@@ -4,12 +4,13 @@ from typing import Any
 
 import torch
 
-from clinode.cohort import Classify, Forecast, Interpolate, Preprocessor, Task
+from clinode.cohort import Classify, Forecast, Interpolate, Preprocessor, Several, Task
 from clinode.errors import ArgumentError
 from clinode.sequence.forecast_head import ForecastHead
 from clinode.sequence.heads import ClassificationHead
 from clinode.sequence.interpolation_head import InterpolationHead
 from clinode.sequence.readout import Head, HeadSizes
+from clinode.sequence.several_heads import SeveralHeads
 
 HEADS: dict[type[Task], Any] = {
     Classify: ClassificationHead,
@@ -61,6 +62,9 @@ def build_head(
     Raises:
         ArgumentError: No head answers such a task.
     """
+    if isinstance(task, Several):
+        heads = [build_head(schema, part, chosen, n_features, generator) for part in task.tasks]
+        return SeveralHeads(heads, task.weights)
     if type(task) not in HEADS:
         raise ArgumentError(f"no head answers a task of the kind {type(task).__name__}")
     sizes = {

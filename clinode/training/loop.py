@@ -227,10 +227,11 @@ class TrainingLoop:
     def _tune_loss(self) -> float | None:
         """Mean loss of the averaged weights over the tuning targets, or None if asked to stop.
 
+        Of several tasks it is the weighted sum of their means.
         Of the prediction alone, see `Head.prediction_loss`: the towers and auxiliary outcomes of
         the training loss are not what is selected for.
         """
-        total, count = 0.0, 0
+        totals: dict[int, list[float]] = {}
         if self.tune is None:
             return None
         with torch.no_grad():
@@ -238,11 +239,12 @@ class TrainingLoop:
                 if self.surroundings.flag.stop_requested:
                     return None
                 batch = batch.to(self.device)
-                own_total, own_count = self.averaged.head.prediction_loss(
-                    batch, self.averaged(batch)
-                )
-                total, count = total + own_total, count + own_count
-        loss = total / count if count else math.nan
+                losses = self.averaged.head.prediction_losses(batch, self.averaged(batch))
+                for task, (weight, total, count) in enumerate(losses):
+                    held = totals.setdefault(task, [weight, 0.0, 0.0])
+                    held[1], held[2] = held[1] + total, held[2] + count
+        means = [weight * total / count for weight, total, count in totals.values() if count]
+        loss = sum(means) if means else math.nan
         if not math.isfinite(loss):
             raise SolverError(
                 f"tuning loss: it is not a number after step {self.state.step} of {self.n_steps}",

@@ -28,6 +28,7 @@ from clinode.training.checkpoint import load_tensors
 from clinode.training.classification import logits
 from clinode.training.config import FitConfig, resolve_device
 from clinode.training.optimise import keyed_generator
+from clinode.training.several import view
 from clinode.training.task_work import FittedBaselines
 from clinode.training.tasks import work_of
 
@@ -74,6 +75,16 @@ class Run:
         """Itself: an ensemble of one."""
         return (self,)
 
+    def of(self, kind: str) -> "Run":
+        """Of a run of several tasks, the run of one: "classify", "forecast" and so on.
+
+        It has the same weights, and answers, is evaluated and explained like a run of that task.
+
+        Raises:
+            ArgumentError: The run has no task of this kind.
+        """
+        return view(self, kind)
+
     @property
     def n_parameters(self) -> int:
         """Weights that were trained."""
@@ -111,7 +122,8 @@ class Run:
                 by default. `metrics["intervals"]` says whether they were calibrated.
 
         Returns:
-            Of a classification: subject_id, prediction_time (h), logit, probability. Of a forecast:
+            Of several tasks: their tables below each other, with a column `task`. Of a
+            classification: subject_id, prediction_time (h), logit, probability. Of a forecast:
             subject_id, prediction_time, time (h), variable, value, low and high, in original units.
 
         Raises:

@@ -6,7 +6,7 @@ members and combines what they say.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -55,7 +55,7 @@ class TaskWork(ABC):
     by the calibration of the first.
     """
 
-    baselines: ClassVar[Any]  # its `from_arrays` reads what `to_arrays` of them gave
+    baselines: Any  # its `from_arrays` reads what `to_arrays` of them gave
 
     @abstractmethod
     def check_targets(self, part: str, cohort: Cohort, records: PackedRecords) -> None:

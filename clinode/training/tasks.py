@@ -1,10 +1,11 @@
 """Who does the work of which task: the table of this room."""
 
-from clinode.cohort import Classify, Forecast, Interpolate, Task
+from clinode.cohort import Classify, Forecast, Interpolate, Several, Task
 from clinode.errors import ArgumentError
 from clinode.training.classification import ClassificationWork
 from clinode.training.forecasting import ForecastWork
 from clinode.training.interpolation import InterpolationWork
+from clinode.training.several import SeveralWork
 from clinode.training.task_work import TaskWork
 
 WORK: dict[type[Task], TaskWork] = {
@@ -20,6 +21,8 @@ def work_of(task: Task) -> TaskWork:
     Raises:
         ArgumentError: The table has none for this kind of task.
     """
+    if isinstance(task, Several):
+        return SeveralWork(task, [work_of(part) for part in task.tasks])
     if type(task) not in WORK:
         raise ArgumentError(f"nothing is known of a task of the kind {type(task).__name__}")
     return WORK[type(task)]

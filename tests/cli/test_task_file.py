@@ -66,3 +66,21 @@ def test_a_wrong_task_file_ends_with_its_line(cli, stays, task_file, tmp_path):
     ended = cli("fit", stays, "--task-file", task_file, "--out", tmp_path / "run")
     assert ended.code == 3
     assert "no variable 'Heart'" in ended.err
+
+
+def test_several_tasks_are_one_run_from_a_config(cli, stays, quick, tmp_path):
+    config = tmp_path / "both.yaml"
+    config.write_text(
+        "task:\n  kind: several\n  tasks:\n    - {kind: classify, outcome: died, at: 12}\n"
+        "    - {kind: forecast, horizon: 12, at: 12}\n"
+    )
+    run = tmp_path / "run"
+    ended = cli("fit", stays, "--config", config, "--out", run, *quick)
+    assert ended.code == 0, ended.err
+    assert "Task classify" in ended.out
+    assert "Task forecast" in ended.out
+    told = cli("evaluate", run, stays, "--part", "all", "--json")
+    assert told.code == 0, told.err
+    assert told.json["tasks"]["classify"]["auroc"]["verdict"] == "ok"
+    ended = cli("predict", run, stays, "--out", tmp_path / "p.csv")
+    assert ended.code == 0, ended.err
