@@ -77,7 +77,7 @@ def explain(
     method_named(method)
     choose = baseline_named(baseline)
     config = MethodConfig(tolerance=tolerance, n_steps=n_steps, batch_size=batch_size)
-    outcome = explained_of(run.task).name
+    outcome = explained_of(run.task, run.schema).name
     _check_hours(window, at)
     records = PackedRecords.build(cohort, run.schema, run.task, with_targets=False, at=at)
     positions = _last_of_each(records, cohort, subjects)

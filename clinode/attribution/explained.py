@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clinode.cohort import Classify, Task
+from clinode.cohort import Classify, Preprocessor, Survive, Task, cumulative_incidence
 from clinode.errors import ArgumentError
 from clinode.sequence import Readout
 
@@ -24,15 +25,33 @@ class Explained:
     read: Callable[[Readout], Float[Tensor, " batch"]]
 
 
-def _logit(task: Classify) -> Explained:
+def _logit(task: Classify, schema: Preprocessor) -> Explained:
     """The log odds of the first label."""
     return Explained(task.labels[0], lambda readout: readout.value[:, 0])
 
 
-EXPLAINED: dict[type[Task], Callable[..., Explained]] = {Classify: _logit}
+def _incidence(task: Survive, schema: Preprocessor) -> Explained:
+    """The log odds of an event of the first cause by the middle horizon of the schema.
+
+    The task's own name of the event stands for it.
+    """
+    intervals = schema.intervals
+    if intervals is None:
+        raise ArgumentError("the schema was fitted for a task without follow-up")
+    hours = torch.tensor([intervals.horizon], dtype=torch.float64)
+
+    def read(readout: Readout) -> Float[Tensor, " batch"]:
+        odds = readout.value
+        found = cumulative_incidence(odds, intervals, hours.to(odds.device))[:, 0, 0]
+        return torch.logit(found, eps=torch.finfo(odds.dtype).eps)
+
+    return Explained(task.event, read)
 
 
-def explained_of(task: Task) -> Explained:
+EXPLAINED: dict[type[Task], Callable[..., Explained]] = {Classify: _logit, Survive: _incidence}
+
+
+def explained_of(task: Task, schema: Preprocessor) -> Explained:
     """What is explained of a task.
 
     Raises:
@@ -45,7 +64,7 @@ def explained_of(task: Task) -> Explained:
         )
     if type(task) not in EXPLAINED:
         raise ArgumentError(
-            "explain attributes a logit, and this run forecasts values",
+            "explain attributes a logit, and this run answers with values",
             fix="use clinode.attribution.attribute on one forecast value",
         )
-    return EXPLAINED[type(task)](task)
+    return EXPLAINED[type(task)](task, schema)

@@ -46,7 +46,7 @@ class RecordRows:
         self.records = records
         self.positions = positions
         self.device = next(model.parameters()).device
-        self._read = explained_of(records.task).read
+        self._read = explained_of(records.task, records.schema).read
         self._model = deepcopy(model).double().eval().requires_grad_(False)
         batch = records.batch(positions, dtype=torch.float64)
         cell_row, cell_variable, holder, ordinal = _cells(batch)

@@ -3,6 +3,7 @@
 from .batch import IrregularBatch, PaddedBatch, Treatments
 from .check import check
 from .cohort import Cohort, CohortArrays
+from .follow_up import Intervals, cumulative_incidence, log_likelihood
 from .interpolate import Interpolate
 from .ledger import Ledger
 from .policy import Policy
@@ -16,6 +17,7 @@ from .records import PackedRecords
 from .schema import CohortSchema, Conversion, Variable
 from .several import Several
 from .split import check_disjoint, split
+from .survive import Survive
 from .task import Classify, Forecast, Task
 from .tasks import task_from_dict
 from .variables import VARIABLES
@@ -30,6 +32,7 @@ __all__ = [
     "Conversion",
     "Forecast",
     "Interpolate",
+    "Intervals",
     "IrregularBatch",
     "Ledger",
     "PackedRecords",
@@ -38,11 +41,14 @@ __all__ = [
     "Preprocessor",
     "Recording",
     "Several",
+    "Survive",
     "Task",
     "Treatments",
     "Variable",
     "check",
     "check_disjoint",
+    "cumulative_incidence",
+    "log_likelihood",
     "read_cohort",
     "recording_of",
     "split",

@@ -116,7 +116,9 @@ class IrregularBatch:
         subject: Position in the `PackedRecords` the batch was drawn from.
         window: The training window, hours.
         parts: Of several tasks, the batch as each of them asks it.
-        entry, event, cause: For survival; None until then.
+        entry, event: Of survival: hours after the prediction time at which a subject came to be
+            watched, and at which its event came or it was lost, float64; NaN where unknown.
+        cause: Of survival: 0 where it was lost, else the cause; -1 where unknown.
     """
 
     value: Float[Tensor, "row variable"]

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from clinode.cohort.cohort import Cohort, CohortArrays
+from clinode.cohort.follow_up import Intervals
 from clinode.cohort.schema import Variable
-from clinode.cohort.task import Task, instance_table
+from clinode.cohort.task import Task
 from clinode.errors import SchemaError
 
 CLIP_SHARE = 0.001  # share of the training observations beyond each clipping bound
@@ -71,6 +72,7 @@ class Preprocessor:
             is a multiple of it.
         prediction_time: Hours; where neither a cohort nor the task names one.
         n_subjects: Training subjects.
+        intervals: Of follow-up, where the task asks when an event comes.
     """
 
     variables: tuple[str, ...]
@@ -95,6 +97,7 @@ class Preprocessor:
     window: float
     prediction_time: float
     n_subjects: int
+    intervals: Intervals | None = None
 
     @classmethod
     def fit(cls, cohort: Cohort, task: Task) -> "Preprocessor":
@@ -110,7 +113,7 @@ class Preprocessor:
         arrays = cohort.arrays()
         if len(arrays.time) == 0:
             raise SchemaError("the training part has no observation", where="observations")
-        table = instance_table(cohort, task.default_time(float(arrays.time.max())))
+        table = task.instances(cohort, task.default_time(float(arrays.time.max())))
         until = np.full(len(cohort.subjects), -np.inf)
         np.maximum.at(until, table.subject_index, table.prediction_time)
         reach = task.reach
@@ -126,6 +129,7 @@ class Preprocessor:
             logarithms=not task.asks_values,
         )
         inputs = _fit_inputs(cohort.schema.inputs, arrays, until)
+        intervals = [one.intervals(cohort, table) for one in (task, *task.parts)]
         last = float(table.prediction_time.max())
         window = last - min(0.0, float(arrays.time[used].min()))
         return cls(
@@ -138,6 +142,7 @@ class Preprocessor:
             window=window if window > 0 else 1.0,
             prediction_time=task.default_time(float(arrays.time.max())),
             n_subjects=len(cohort.subjects),
+            intervals=next(filter(None, intervals), None),
         )
 
     def check(self, cohort: Cohort) -> None:
@@ -222,6 +227,8 @@ class Preprocessor:
         ]
         data["statics"] = [asdict(column) for column in self.statics]
         data["auxiliary"] = [asdict(column) for column in self.auxiliary]
+        if self.intervals is not None:
+            data["intervals"] = self.intervals.to_dict()
         return data
 
     @classmethod
@@ -245,6 +252,7 @@ class Preprocessor:
                 window=data["window"],
                 prediction_time=data["prediction_time"],
                 n_subjects=data["n_subjects"],
+                intervals=Intervals.from_dict(data["intervals"]) if "intervals" in data else None,
             )
         except (KeyError, TypeError) as error:
             raise SchemaError(

@@ -16,7 +16,7 @@ from clinode.cohort.batch import (
 )
 from clinode.cohort.cohort import Cohort
 from clinode.cohort.preprocess import Preprocessor
-from clinode.cohort.task import InstanceTable, Task, instance_table
+from clinode.cohort.task import InstanceTable, Task
 from clinode.errors import ArgumentError
 
 
@@ -65,7 +65,7 @@ class PackedRecords:
             SchemaError: Unknown variables; with targets, a missing or non-binary outcome column.
         """
         schema.check(cohort)
-        table = instance_table(cohort, schema.prediction_time)
+        table = task.instances(cohort, schema.prediction_time)
         if at is not None:
             n = len(cohort.subjects)
             table = InstanceTable(np.arange(n), np.full(n, float(at)), np.full(n, -1))
@@ -85,6 +85,7 @@ class PackedRecords:
         def asked(one: Task, parts: tuple[PackedRecords, ...] = ()) -> PackedRecords:
             target = one.targets(cohort, table.outcome_row) if with_targets else None
             if target is not None:
+                target = one.seen_from(target, table.prediction_time)
                 target = _scale_auxiliary(target, schema, len(one.auxiliary))
             until = table.prediction_time + (one.reach if with_targets else 0.0)
             query_stop = rows.stop_at(table.subject_index, until)
@@ -216,6 +217,7 @@ class PackedRecords:
         return {
             "target": torch.from_numpy(held).to(dtype),
             "target_mask": torch.from_numpy(known),
+            **self.task.batch_fields(self.target[indices]),
         }
 
     def _observed(

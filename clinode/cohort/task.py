@@ -8,16 +8,15 @@ apart, and only by those who train or evaluate.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from clinode.cohort.cohort import Cohort
+from clinode.cohort.follow_up import Intervals
 from clinode.errors import ArgumentError, SchemaError
-
-if TYPE_CHECKING:
-    from clinode.cohort.preprocess import Preprocessor
 
 
 class Task(ABC):
@@ -74,10 +73,14 @@ class Task(ABC):
     def default_time(self, last_time: float) -> float:
         """Prediction time in hours where neither the cohort nor the task names one."""
 
-    def instances(self, cohort: Cohort, schema: "Preprocessor") -> tuple[np.ndarray, np.ndarray]:
-        """Subject position (instance,) and prediction time (instance,), in hours."""
-        table = instance_table(cohort, schema.prediction_time)
-        return table.subject_index, table.prediction_time
+    def instances(self, cohort: Cohort, default_time: float) -> "InstanceTable":
+        """Which subjects are asked at which prediction times; the same whatever the outcomes say.
+
+        Args:
+            cohort: Whose subjects they are.
+            default_time: Hours; where neither the cohort nor the task names a prediction time.
+        """
+        return instance_table(cohort, default_time)
 
     def targets(self, cohort: Cohort, outcome_row: np.ndarray) -> np.ndarray | None:
         """Targets that come from the outcomes, (instance, column) float64, NaN where unknown.
@@ -87,6 +90,18 @@ class Task(ABC):
             outcome_row: Row of the outcomes of each instance, -1 where it has none.
         """
         return None
+
+    def seen_from(self, target: np.ndarray, prediction_time: np.ndarray) -> np.ndarray:
+        """The targets as they count from the prediction times (instance,); by default as known."""
+        return target
+
+    def intervals(self, cohort: Cohort, table: "InstanceTable") -> Intervals | None:
+        """Intervals of follow-up, chosen on the training part; None where time is not asked for."""
+        return None
+
+    def batch_fields(self, target: np.ndarray) -> dict[str, Tensor]:
+        """Fields of a batch of its own, from targets (batch, column); none by default."""
+        return {}
 
     def is_trainable(self, target: np.ndarray) -> np.ndarray:
         """Which instances (instance,) have a target (instance, column) to be trained on."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from clinode.cohort.interpolate import Interpolate
 from clinode.cohort.several import Several
+from clinode.cohort.survive import Survive
 from clinode.cohort.task import Classify, Forecast, Task
 from clinode.errors import ArgumentError
 
@@ -12,6 +13,7 @@ TASKS: dict[str, type[Task]] = {
     "forecast": Forecast,
     "interpolate": Interpolate,
     "several": Several,
+    "survive": Survive,
 }
 
 

@@ -43,7 +43,8 @@ class Readout:
     """What a model says about a batch.
 
     Args:
-        value: Logits (batch, label), or forecast means (batch, query, variable), standardised.
+        value: Logits (batch, label), forecast means (batch, query, variable), standardised, or log
+            odds of survival (batch, interval, cause).
         next_observation: Each row's values as expected just before it, standardised.
         log_variance: Of a forecast, the shape of `value`.
         towers: Logits of the sequence tower and of each member of the statistics towers.

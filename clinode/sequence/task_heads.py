@@ -4,18 +4,20 @@ from typing import Any
 
 import torch
 
-from clinode.cohort import Classify, Forecast, Interpolate, Preprocessor, Several, Task
+from clinode.cohort import Classify, Forecast, Interpolate, Preprocessor, Several, Survive, Task
 from clinode.errors import ArgumentError
 from clinode.sequence.forecast_head import ForecastHead
 from clinode.sequence.heads import ClassificationHead
 from clinode.sequence.interpolation_head import InterpolationHead
 from clinode.sequence.readout import Head, HeadSizes
 from clinode.sequence.several_heads import SeveralHeads
+from clinode.sequence.survival_head import SurvivalHead
 
 HEADS: dict[type[Task], Any] = {
     Classify: ClassificationHead,
     Forecast: ForecastHead,
     Interpolate: InterpolationHead,
+    Survive: SurvivalHead,
 }
 RECOMMENDED: dict[type[Task], dict[str, Any]] = {  # found on PhysioNet-2012 set a
     Classify: {
@@ -38,6 +40,13 @@ RECOMMENDED: dict[type[Task], dict[str, Any]] = {  # found on PhysioNet-2012 set
         "statistics_members": 1,
         "statistics_hidden": 64,
         "head_hidden": 128,
+    },
+    Survive: {  # those of a risk: an incidence is one too, and events are as few
+        "dropout": 0.4,
+        "statistics_dropout": 0.5,
+        "statistics_members": 4,
+        "statistics_hidden": 32,
+        "head_hidden": 64,
     },
 }
 OPEN_SIZES = tuple(RECOMMENDED[Classify])  # hyper-parameters that may be None

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from clinode.cohort import Cohort, Preprocessor
-from clinode.cohort.task import instance_table
+from clinode.cohort import Cohort, Preprocessor, Task
 from clinode.errors import CheckpointError
 from clinode.evaluation import Drift, compare_fingerprint
 
@@ -35,13 +34,13 @@ def find_drift(run: "Run", cohort: Cohort, *, seed: int = 0) -> Drift:
             where=f"{run.folder.name}/fingerprint.json",
             fix="fit the run anew with this version",
         )
-    until = seen_until(cohort, run.schema)
+    until = seen_until(cohort, run.schema, run.task)
     return compare_fingerprint(run.fingerprint["seen"], cohort, until, seed=seed)
 
 
-def seen_until(cohort: Cohort, schema: Preprocessor) -> Float[np.ndarray, " subject"]:
+def seen_until(cohort: Cohort, schema: Preprocessor, task: Task) -> Float[np.ndarray, " subject"]:
     """The last prediction time of each subject, hours."""
-    table = instance_table(cohort, schema.prediction_time)
+    table = task.instances(cohort, schema.prediction_time)
     until = np.full(len(cohort), -np.inf)
     np.maximum.at(until, table.subject_index, table.prediction_time)
     return until

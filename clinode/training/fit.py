@@ -341,7 +341,7 @@ def _check_parts(train: Cohort, tune: Cohort | None) -> None:
 
 def _seen(parts: _Parts) -> dict[str, Any]:
     """The fingerprint of what the model reads of the training part."""
-    return fingerprint(parts.train, seen_until(parts.train, parts.schema))
+    return fingerprint(parts.train, seen_until(parts.train, parts.schema, parts.task))
 
 
 def _split_table(parts: _Parts) -> pd.DataFrame:

@@ -116,15 +116,18 @@ class Run:
 
         Args:
             cohort: Its variables must be known to the run; those it lacks count as never measured.
-            hours_after: Of forecasts only: at which hours after each prediction time; by default in
-                12 equal steps to the horizon.
+            hours_after: Of forecasts: at which hours after each prediction time; by default in 12
+                equal steps to the horizon. Of survival: the horizons; by default those of the
+                schema, the quartiles of the training part's event times.
             level: Of forecasts only: share of the observations that low and high are to hold, 0.9
                 by default. `metrics["intervals"]` says whether they were calibrated.
 
         Returns:
-            Of several tasks: their tables below each other, with a column `task`. Of a
-            classification: subject_id, prediction_time (h), logit, probability. Of a forecast:
-            subject_id, prediction_time, time (h), variable, value, low and high, in original units.
+            Of survival: survival and incidence of each cause at each horizon, and last, as
+            probability, the incidence of the first cause at the middle one. Of several tasks: their
+            tables below each other, with a column `task`. Of a classification: subject_id,
+            prediction_time (h), logit, probability. Of a forecast: subject_id, prediction_time,
+            time (h), variable, value, low and high, in original units.
 
         Raises:
             SchemaError: The cohort has a variable that the training part did not have.

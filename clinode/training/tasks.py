@@ -1,17 +1,19 @@
 """Who does the work of which task: the table of this room."""
 
-from clinode.cohort import Classify, Forecast, Interpolate, Several, Task
+from clinode.cohort import Classify, Forecast, Interpolate, Several, Survive, Task
 from clinode.errors import ArgumentError
 from clinode.training.classification import ClassificationWork
 from clinode.training.forecasting import ForecastWork
 from clinode.training.interpolation import InterpolationWork
 from clinode.training.several import SeveralWork
+from clinode.training.survival import SurvivalWork
 from clinode.training.task_work import TaskWork
 
 WORK: dict[type[Task], TaskWork] = {
     Classify: ClassificationWork(),
     Forecast: ForecastWork(),
     Interpolate: InterpolationWork(),
+    Survive: SurvivalWork(),
 }
 
 

@@ -33,7 +33,7 @@ def test_without_a_named_time_the_end_of_the_training_window_is_taken_and_kept()
     cohort = cohort_with(pd.DataFrame({"subject_id": [1, 2, 3], "died": [0, 1, 1]}))
     schema = Preprocessor.fit(cohort, Classify("died"))
     shorter = Cohort.from_tables(OBSERVATIONS.query("time < 20"))
-    _, time = Classify("died").instances(shorter, schema)
+    time = Classify("died").instances(shorter, schema.prediction_time).prediction_time
     np.testing.assert_array_equal(time, [40.0, 40.0])
 
 
