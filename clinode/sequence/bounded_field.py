@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch, Preprocessor
-from clinode.sequence.exponential_steps import ExponentialSteps, flow, steps_over
+from clinode.sequence.exponential_steps import ExponentialSteps, Solver, flow, steps_over
 from clinode.sequence.inputs import REFERENCE_WINDOW, Drive, hours_since
 from clinode.sequence.latent_system import (
     BoundedLatentSystem,
@@ -49,6 +49,11 @@ class BoundedField(nn.Module):
         """A Lipschitz constant of the bounded term, per hour."""
         with torch.no_grad():
             return torch.linalg.matrix_norm(self.push, 2) * torch.linalg.matrix_norm(self.bend, 2)
+
+    @property
+    def solver(self) -> Solver:
+        """How it is solved."""
+        return Solver(torch.exp(self.log_decay), self.steepness, self.flow, self.drive)
 
     def steps(self, gap: Float[Tensor, " row"]) -> ExponentialSteps:
         """Steps over gaps in hours."""

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 STEP_SIZE = 0.35  # of one step, times the steepness of N: error below 1e-5
-MAX_STEPS = 64  # of one gap
+MAX_STEPS = 256  # of one gap
 
 
 class ExponentialSteps(NamedTuple):
@@ -29,6 +29,22 @@ class ExponentialSteps(NamedTuple):
     first: Float[Tensor, "row state"]  # h (phi_1 - 3 phi_2 + 4 phi_3)
     middle: Float[Tensor, "row state"]  # h (2 phi_2 - 4 phi_3), for both inner stages
     last: Float[Tensor, "row state"]  # h (4 phi_3 - phi_2)
+
+
+class Solver(NamedTuple):
+    """A field that is solved by exponential steps.
+
+    Args:
+        decay: a, per hour.
+        steepness: A Lipschitz constant of N, per hour.
+        flow: States after steps, from states before, the steps and a drive or None.
+        drive: From treatments to what they add to the field.
+    """
+
+    decay: Float[Tensor, " state"]
+    steepness: Float[Tensor, ""]
+    flow: Callable[[Tensor, ExponentialSteps, Tensor | None], Tensor]
+    drive: Callable[[Tensor], Tensor]
 
 
 def exponential_steps(
@@ -83,10 +99,12 @@ def steps_over(
     return exponential_steps(decay, gap / n_steps, n_steps)
 
 
-def number_of_steps(gap: Float[Tensor, " row"], steepness: float | Tensor) -> Float[Tensor, " row"]:
+def number_of_steps(
+    gap: Float[Tensor, " row"], steepness: float | Tensor, most: float = MAX_STEPS
+) -> Float[Tensor, " row"]:
     """Steps that a gap is passed in, where N has this Lipschitz constant per hour."""
     with torch.no_grad():
-        n_steps = torch.ceil(gap * steepness / STEP_SIZE).clamp(1, MAX_STEPS)
+        n_steps = torch.ceil(gap * steepness / STEP_SIZE).clamp(1, most)
         return n_steps.nan_to_num(nan=1.0)  # of weights that diverged: the loss will say so
 
 

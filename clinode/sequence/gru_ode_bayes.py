@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clinode.cohort import IrregularBatch
-from clinode.sequence.exponential_steps import ExponentialSteps, flow, steps_over
+from clinode.sequence.exponential_steps import ExponentialSteps, Solver, flow, steps_over
 from clinode.sequence.gated_system import MOST_HELD, GatedLatentSystem
 from clinode.sequence.inputs import REFERENCE_WINDOW, Drive, hours_since
 from clinode.sequence.latent_system import original_drive
@@ -96,7 +96,9 @@ class GRUODEBayes(SequenceModel):
             schema=self.schema,
         )
 
-    def _steps(self, gap: Float[Tensor, " row"]) -> ExponentialSteps:
+    @property
+    def solver(self) -> Solver:
+        """That of the field between rows."""
         rate = torch.exp(self.log_rate)
         with torch.no_grad():
             # N(x) = a ((1 - r) (g - x) + x), where |x| <= 1: its slope is at most that of g, plus a
@@ -104,7 +106,11 @@ class GRUODEBayes(SequenceModel):
             steep = torch.linalg.matrix_norm(self.aim.weight, 2) + 1
             steep = steep + torch.linalg.matrix_norm(self.hold.weight, 2) / 2
             steepness = steep * rate.max()
-        return steps_over(rate, gap, steepness)
+        return Solver(rate, steepness, self._flow, self.drive)
+
+    def _steps(self, gap: Float[Tensor, " row"]) -> ExponentialSteps:
+        decay, steepness, _, _ = self.solver
+        return steps_over(decay, gap, steepness)
 
     def _flow(self, x: Tensor, steps: ExponentialSteps, drive: Tensor | None) -> Tensor:
         rate = torch.exp(self.log_rate)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor, Task
 from clinode.errors import ArgumentError
+from clinode.sequence.exponential_steps import Solver
 from clinode.sequence.heads import expectation_loss
 from clinode.sequence.inputs import REFERENCE_WINDOW
 from clinode.sequence.layers import linear
@@ -273,6 +274,11 @@ class SequenceModel(nn.Module, ABC):
             generator: Feeds its draws; None takes their means.
         """
         return batch.value.new_zeros(())
+
+    @property
+    def solver(self) -> Solver | None:
+        """How the field is solved between rows; None where the flow is exact, or none is."""
+        return None
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch
 from clinode.sequence.bounded_field import BoundedField
-from clinode.sequence.exponential_steps import ExponentialSteps
+from clinode.sequence.exponential_steps import ExponentialSteps, Solver
 from clinode.sequence.layers import matrix
 from clinode.sequence.model import SequenceModel
 from clinode.system import System
@@ -63,6 +63,11 @@ class NeuralCDE(SequenceModel):
         self.jump_offset = nn.Parameter(torch.empty(inner).uniform_(-1, 1, generator=generator))
         self.norm = nn.LayerNorm(hidden)
         return hidden, hidden
+
+    @property
+    def solver(self) -> Solver:
+        """That of the field between rows."""
+        return self.field.solver
 
     @property
     def latent_system(self) -> System:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch
 from clinode.sequence.bounded_field import BoundedField
+from clinode.sequence.exponential_steps import Solver
 from clinode.sequence.gated_course import run_through
 from clinode.sequence.inputs import n_step_inputs, step_inputs
 from clinode.sequence.layers import linear, matrix
@@ -57,6 +58,11 @@ class ODERNN(SequenceModel):
         self.recur = matrix(3 * hidden, hidden, generator)
         self.norm = nn.LayerNorm(hidden)
         return hidden, hidden
+
+    @property
+    def solver(self) -> Solver:
+        """That of the field between rows."""
+        return self.field.solver
 
     @property
     def latent_system(self) -> System:

@@ -29,6 +29,7 @@ from clinode.errors import (
 )
 from clinode.folder import MANIFEST, check_writable, read_json, write_folder, write_json
 from clinode.sequence import SequenceModel
+from clinode.sequence.step_check import check_steps
 from clinode.training.calibration import write_calibration
 from clinode.training.call import describe_call, environment, identity, refuse_other_call
 from clinode.training.checkpoint import (
@@ -225,6 +226,11 @@ class _Job:
         fitted = fitted.cpu()
         fitted.finish(parts.records)
         fitted.eval()
+        steps = check_steps(fitted, parts.records)
+        if steps is not None:
+            log.write("field steps", loop.state.step, **steps.to_dict())
+            if steps.warning is not None:
+                shown.note(steps.warning)
         self._stop_if_asked()
         shown.note("fitting the baselines")
         started = time.monotonic()
