@@ -189,8 +189,10 @@ def _fit(
     record, interval = pairs.record[take], pairs.interval[take]
     n_intervals = len(intervals.ends)
     columns = np.hstack([design[record], INTERVAL_SCALE * np.eye(n_intervals)[interval]])
-    model = LogisticRegression(C=variance, max_iter=2000)
-    model.fit(columns, pairs.cause[take], sample_weight=pairs.weight[take])
+    # half a record at the mean comes through, so that coming through is there to be told apart
+    columns = np.vstack([columns, columns.mean(axis=0)])
+    cause, weight = np.append(pairs.cause[take], 0), np.append(pairs.weight[take], 0.5)
+    model = LogisticRegression(C=variance, max_iter=2000).fit(columns, cause, sample_weight=weight)
     coefficient = np.zeros((intervals.n_causes, columns.shape[1]))
     intercept = np.full(intervals.n_causes, NEVER)
     classes = model.classes_.tolist()
