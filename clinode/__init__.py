@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import (
         attribution,
+        behavior,
         brain,
         cohort,
         control,
@@ -164,6 +165,7 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     "attribution",
+    "behavior",
     "brain",
     "cohort",
     "control",

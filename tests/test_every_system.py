@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import functional_call, jacfwd, jacrev, jvp, vmap
 
 import clinode
-from clinode import brain, control, physiology
+from clinode import behavior, brain, control, physiology
 from clinode.brain import networks
 from clinode.brain.bold import BalloonWindkessel
 from clinode.brain.lead_field import LeadFieldReadout
@@ -233,6 +233,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "RateNetwork": Entry(lambda: rate_network(), published=False),
     "BennaFusi": Entry(lambda: brain.BennaFusi(m=4)),
+    "Wiener": Entry(lambda: behavior.Wiener(leak=0.5)),
 }
 
 

@@ -218,7 +218,8 @@ def _as_function(bound: float | int | Tensor | Bound) -> Bound:
 
 def _with_slope(bound: Bound, time: Tensor) -> tuple[Tensor, Tensor]:
     one = torch.ones((), dtype=torch.float64)
-    return torch.func.jvp(bound, (time,), (one,))
+    value, slope = torch.func.jvp(bound, (time,), (one,))[:2]
+    return value, slope
 
 
 def _bernoulli(x: Tensor) -> Tensor:

@@ -330,7 +330,8 @@ class _Plan:
         slopes = torch.autograd.functional.jacobian(
             lambda y: torch.cat([self.values(y)[name] for name in names]), at
         )
-        information = -torch.autograd.functional.hessian(self.log_likelihood, at)
+        curvature = torch.autograd.functional.hessian(self.log_likelihood, at)
+        information = -torch.as_tensor(curvature)
         root, failed = torch.linalg.cholesky_ex(information)
         verdict, errors = "ok", torch.full_like(flat, math.nan)
         if int(failed) == 0:

@@ -38,10 +38,12 @@ def model_ranking_figure(ranking: ModelRanking) -> Figure:
         ceiling = ranking.ceiling
         axis.axvspan(ceiling.lower, ceiling.upper, color=LINE, label="noise ceiling")
         axis.axvline(0.0, color=QUIET, lw=0.8)
-        for place, row in zip(places, table.itertuples(), strict=True):
-            color = LOWER if row.is_contender else QUIET
-            axis.plot([row.low, row.high], [place, place], color=color, lw=1.4)
-            axis.plot(row.likeness, place, "o" if row.is_contender else "s", color=color, ms=5)
+        for place, row in zip(places, table.to_dict("records"), strict=True):
+            color, marker = (LOWER, "o") if row["is_contender"] else (QUIET, "s")
+            axis.plot([row["low"], row["high"]], [place, place], color=color, lw=1.4)
+            axis.plot(
+                row["likeness"], place, "o" if row["is_contender"] else "s", color=color, ms=5
+            )
         names = [printable(str(name)) for name in table["model"]]
         axis.set_yticks(places, names, color=INK, parse_math=False)
         axis.set_xlabel(f"likeness to {ceiling.n_subjects} subjects ({ceiling.method}, 1)")

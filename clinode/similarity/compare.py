@@ -116,8 +116,9 @@ def _tau_a(a: Tensor, b: Tensor, known: Tensor, n: int) -> float:
     total = len(a) * (len(a) - 1) / 2
     if total in tied:
         return 0.0
-    tau_b = float(kendalltau(a.numpy(), b.numpy(), variant="b").statistic)
-    return tau_b * math.sqrt((total - tied[0]) * (total - tied[1])) / total
+    tau_b = kendalltau(a.numpy(), b.numpy(), variant="b")[0]  # of two values, the first
+    untied = math.sqrt((total - tied[0]) * (total - tied[1]))
+    return float(np.asarray(tau_b)) * untied / total
 
 
 def _cosine_cov(a: Tensor, b: Tensor, known: Tensor, n: int) -> float:
@@ -125,7 +126,7 @@ def _cosine_cov(a: Tensor, b: Tensor, known: Tensor, n: int) -> float:
     if bool(known.all()):
         # By that inverse the product of two RDMs is, up to a factor, that of their doubly centred
         # kernels, so nothing of the size of pairs x pairs is needed.
-        return _cosine(*(_centred_kernel(x, n) for x in (a, b)), known, n)
+        return _cosine(_centred_kernel(a, n), _centred_kernel(b, n), known, n)
     V = _covariance(known, n)
     left, right = torch.linalg.solve(V, torch.stack([a, b], dim=1)).T
     size = (a @ left) * (b @ right)
