@@ -50,7 +50,7 @@ def again(
     """
     # views, since one argument may be made from another: only what goes through it counts here
     own = [None if part is None else part.view_as(part) for part in arguments]
-    wanted = [part for part, need in zip(own, needs, strict=True) if need]
+    wanted = [p for p, need in zip(own, needs, strict=True) if need and p is not None]
     found = torch.autograd.grad(
         plainly(*own), wanted, grads, create_graph=True, materialize_grads=True
     )

@@ -32,9 +32,9 @@ def row_by_row(field, inward, recur, batch, reverse):
         rows = (batch.row_subject == subject).nonzero()[:, 0].tolist()
         order = rows[::-1] if reverse else rows
         state = torch.zeros(1, recur.shape[1], dtype=inward.dtype)
-        for before, row in zip([None, *order], order, strict=False):
-            passed = before if reverse else row
-            if before is not None:
+        for place, row in enumerate(order):
+            if place:
+                passed = order[place - 1] if reverse else row
                 steps = ExponentialSteps(*field.steps(batch.gap[passed : passed + 1]))
                 drive = None if drives is None else drives[passed : passed + 1]
                 state = field.flow(state, steps, drive)
