@@ -38,6 +38,22 @@ def fit(
     horizon: Annotated[
         float | None, typer.Option(help="Forecast every variable so many hours ahead.")
     ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Outcome column with the hour at which follow-up ended.")
+    ] = None,
+    event: Annotated[
+        str | None, typer.Option(help="With --end: 1 where an event ended it, 0 where censored.")
+    ] = None,
+    cause: Annotated[
+        str | None, typer.Option(help="With --end: cause of the event, 1, 2, ...")
+    ] = None,
+    entry: Annotated[
+        str | None, typer.Option(help="With --end: hour from which a subject was watched.")
+    ] = None,
+    landmark: Annotated[
+        list[float] | None,
+        typer.Option(help="With --end: prediction time in hours; may be repeated."),
+    ] = None,
     at: Annotated[
         float | None, typer.Option(help="Prediction time in hours, where outcomes name none.")
     ] = None,
@@ -69,7 +85,8 @@ def fit(
 
     settings = _settings(config, changes or [])
     chosen = _model(settings.get("model", {}), model)
-    said = (settings.get("task"), outcome, horizon, at, auxiliary)
+    followed = _followed(end, event, cause, entry, landmark)
+    said = (settings.get("task"), outcome, horizon, followed, at, auxiliary)
     if data.task_file is not None and any(value not in (None, []) for value in said):
         raise ArgumentError(
             "--task-file says what is predicted, and so does another option or the config",
@@ -77,7 +94,7 @@ def fit(
         )
     defined = data.defined()
     if defined is None:
-        task = _task(settings.get("task"), outcome, horizon, at, auxiliary or [])
+        task = _task(settings.get("task"), outcome, horizon, followed, at, auxiliary or [])
     else:
         task = defined.task
     schedule = _schedule(settings.get("fit"), task)
@@ -290,10 +307,11 @@ def _task(
     stored: dict[str, Any] | None,
     outcome: list[str] | None,
     horizon: float | None,
+    followed: dict[str, Any] | None,
     at: float | None,
     auxiliary: list[str],
 ) -> "Task":
-    from clinode.cohort import Classify, Forecast, task_from_dict
+    from clinode.cohort import Classify, Forecast, Survive, task_from_dict
 
     makers = {  # which option asks for which task: the table of the command line
         "--outcome": (
@@ -301,7 +319,13 @@ def _task(
             lambda names: Classify(tuple(names), at=at, auxiliary=tuple(auxiliary)),
         ),
         "--horizon": (horizon, lambda hours: Forecast(hours, at=at)),
+        "--end": (followed, lambda columns: Survive(**columns)),
     }
+    if followed is not None and (at is not None or auxiliary):
+        raise ArgumentError(
+            "--at and --auxiliary belong to other tasks than --end",
+            fix="say --landmark HOURS for the prediction time",
+        )
     asked = {option: (value, make) for option, (value, make) in makers.items() if value is not None}
     if len(asked) > 1:
         raise ArgumentError(
@@ -313,9 +337,28 @@ def _task(
     if stored is None:
         raise ArgumentError(
             "what is to be predicted was not said",
-            fix="give --outcome COLUMN for a risk, or --horizon HOURS for a forecast",
+            fix="give --outcome COLUMN for a risk, --horizon HOURS for a forecast, or --end "
+            "COLUMN --event COLUMN for the time to an event",
         )
     return task_from_dict(stored if at is None else {**stored, "at": at})
+
+
+def _followed(
+    end: str | None,
+    event: str | None,
+    cause: str | None,
+    entry: str | None,
+    landmark: list[float] | None,
+) -> dict[str, Any] | None:
+    """What was said of a survival task, as its arguments; None where nothing was."""
+    if end is None or event is None:
+        if (end, event, cause, entry) == (None,) * 4 and not landmark:
+            return None
+        raise ArgumentError(
+            "the time to an event needs --end COLUMN and --event COLUMN", fix="give both"
+        )
+    landmarks = tuple(landmark) if landmark else None
+    return {"time": end, "event": event, "cause": cause, "entry": entry, "landmark": landmarks}
 
 
 def _schedule(stored: dict[str, Any] | None, task: "Task") -> Any:
@@ -381,4 +424,7 @@ def _table_of(found: dict[str, Any]) -> list[str]:
         rows.append([f"model - {name}", *cells])
     for name, held in found.get("labels", {}).items():  # what stands above is their mean
         rows.append([name, *(interval(held[m]) for m in metrics)])
-    return table(["", *metrics], rows)
+    lines = table(["", *metrics], rows)
+    for number, held in found.get("causes", {}).items():
+        lines += ["", f"Cause {number}:", *_table_of(held)]
+    return lines

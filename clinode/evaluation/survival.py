@@ -16,7 +16,7 @@ from jaxtyping import Float, Shaped
 
 from clinode.errors import ArgumentError
 from clinode.evaluation.survival_curves import Censoring, FollowUp, aalen_johansen
-from clinode.statistics import Bootstrap, Estimate, bootstrap
+from clinode.statistics import Bootstrap, Estimate, WeightedStatistic, bootstrap
 
 MODEL = "model"
 N_GRID = 24  # points of the integrated Brier score
@@ -251,7 +251,16 @@ def evaluate_survival(
     held = {name: _checked(name, ask(hours)[early]) for name, ask in predictions.items()}
     units = subjects[early]
     causes = tuple(
-        _evaluate_cause(followed, held, k + 1, horizons, grid, units, n_resamples, seed)
+        _evaluate_cause(
+            followed,
+            held,
+            k + 1,
+            horizons=horizons,
+            grid=grid,
+            resample=lambda statistics: bootstrap(
+                statistics, units, n_resamples=n_resamples, seed=seed
+            ),
+        )
         for k in range(n_causes)
     )
     return SurvivalEvaluation(
@@ -269,15 +278,14 @@ def _evaluate_cause(
     followed: FollowUp,
     held: Mapping[str, np.ndarray],
     cause: int,
+    *,
     horizons: tuple[float, ...],
     grid: np.ndarray,
-    units: np.ndarray,
-    n_resamples: int,
-    seed: int,
+    resample: Callable[[Mapping[str, WeightedStatistic]], Bootstrap],
 ) -> CauseEvaluation:
     n, middle, censoring = len(horizons), len(horizons) // 2, Censoring(followed)
     horizon, last = horizons[middle], horizons[-1]
-    statistics: dict[str, Callable[[Weights], PerResample]] = {}
+    statistics: dict[str, WeightedStatistic] = {}
     for name, incidence in held.items():
         own = incidence[:, :, cause - 1]
         at_horizon = own[:, middle]
@@ -302,7 +310,7 @@ def _evaluate_cause(
             aalen_johansen(followed, np.array([horizon]), cause, w)[:, 0, cause - 1]
             - (w @ r) / w.sum(axis=1)
         )
-    sample = bootstrap(statistics, units, n_resamples=n_resamples, seed=seed)
+    sample = resample(statistics)
     metrics = [key.split(" ")[0] for key in statistics if key.endswith(f" {MODEL}")]
     why = _why_undefined(followed, cause, horizons)
     estimates = {

@@ -61,8 +61,8 @@ class SurvivalWork(TaskWork):
             columns[f"survival_{hour:g}h"] = 1 - incidence[:, place].sum(axis=1)
             for cause in range(intervals.n_causes):
                 columns[f"incidence_{cause + 1}_{hour:g}h"] = incidence[:, place, cause]
-        table = records.instances.assign(**columns)
-        return table.assign(probability=incidence[:, len(hours) // 2, 0])
+        columns["probability"] = incidence[:, len(hours) // 2, 0]
+        return pd.concat([records.instances, pd.DataFrame(columns)], axis=1)
 
     def evaluate(
         self,
