@@ -3,9 +3,16 @@
 from .batch import IrregularBatch, PaddedBatch, Treatments
 from .check import check
 from .cohort import Cohort, CohortArrays
+from .convert import convert
+from .definition import TaskDefinition
+from .definition_yaml import (
+    parse_task,
+    read_task,
+)
 from .follow_up import Intervals, cumulative_incidence, log_likelihood
 from .interpolate import Interpolate
 from .ledger import Ledger
+from .meds_write import write_meds
 from .policy import Policy
 from .preprocess import Preprocessor
 from .read import FORMATS, read_cohort
@@ -43,14 +50,19 @@ __all__ = [
     "Several",
     "Survive",
     "Task",
+    "TaskDefinition",
     "Treatments",
     "Variable",
     "check",
     "check_disjoint",
+    "convert",
     "cumulative_incidence",
     "log_likelihood",
+    "parse_task",
     "read_cohort",
+    "read_task",
     "recording_of",
     "split",
     "task_from_dict",
+    "write_meds",
 ]

@@ -41,9 +41,7 @@ def model_ranking_figure(ranking: ModelRanking) -> Figure:
         for place, row in zip(places, table.to_dict("records"), strict=True):
             color, marker = (LOWER, "o") if row["is_contender"] else (QUIET, "s")
             axis.plot([row["low"], row["high"]], [place, place], color=color, lw=1.4)
-            axis.plot(
-                row["likeness"], place, "o" if row["is_contender"] else "s", color=color, ms=5
-            )
+            axis.plot(row["likeness"], place, marker, color=color, ms=5)
         names = [printable(str(name)) for name in table["model"]]
         axis.set_yticks(places, names, color=INK, parse_math=False)
         axis.set_xlabel(f"likeness to {ceiling.n_subjects} subjects ({ceiling.method}, 1)")

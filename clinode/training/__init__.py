@@ -9,7 +9,10 @@ from .ensemble import (
 )
 from .evaluate import Evaluation, evaluate
 from .fit import fit
+from .meds_predictions import meds_predictions
+from .recalibrate import recalibrate
 from .run import Run, load_run
+from .stream import adaptive_forecasts
 
 __all__ = [
     "CohortClassifier",
@@ -17,9 +20,12 @@ __all__ = [
     "Evaluation",
     "FitConfig",
     "Run",
+    "adaptive_forecasts",
     "evaluate",
     "fit",
     "fit_ensemble",
     "load_ensemble",
     "load_run",
+    "meds_predictions",
+    "recalibrate",
 ]
