@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from clinode.errors import ArgumentError
@@ -196,3 +197,15 @@ def test_measures_agree_with_those_of_scikit_survival_and_lifelines():
     assert 1 - late[0, 0, 0] == pytest.approx(0.5474082886301994)
     competing = aalen_johansen(FollowUp(end, kind, np.zeros(120)), hour, 2)
     assert competing[0, 0, 1] == pytest.approx(0.12987651145251042)
+
+
+def test_incidences_of_pbc2_are_those_of_lifelines(data_dir):
+    if not (data_dir / "pbc2" / "pbc2.csv").is_file():
+        pytest.skip("no pbc2 in the data folder")
+    patients = pd.read_csv(data_dir / "pbc2" / "pbc2.csv").groupby("id").first()
+    cause = patients["status"].map({"alive": 0, "dead": 1, "transplanted": 2}).to_numpy()
+    followed = FollowUp(patients["years"].to_numpy(), cause, np.zeros(len(patients)))
+    found = aalen_johansen(followed, np.array([2.0, 5.0, 10.0]), 2)[0]
+    death = [0.1057692307692308, 0.28277370789355644, 0.4873294917356736]
+    transplantation = [0.0032051282051282037, 0.048252891062901634, 0.10341365871514795]
+    np.testing.assert_allclose(found, np.stack([death, transplantation], axis=1), rtol=1e-9)
