@@ -28,6 +28,9 @@ def evaluate_subgroups(
 ) -> tuple[dict[str, Any], ...]:
     """One row a subgroup: `group`, `n`, `n_events` and metrics; None where a cell is too small.
 
+    Counts are of subjects, so that many prediction times of few do not make a group look large: `n`
+    has a known outcome at one of them, and `n_events` had the outcome at one.
+
     Args:
         cohort: Whose statics name the groups.
         subject: (record,) position of its subject.
@@ -46,14 +49,15 @@ def evaluate_subgroups(
             part = evaluate_classification(
                 outcome[held], probability[held], subjects=units[held], **options
             )
-            own.append(_subgroup_row(f"{name}: {level}", part))
+            had_it = np.unique(units[held & (outcome == 1)])
+            own.append(_subgroup_row(f"{name}: {level}", part, len(had_it)))
         rows.extend(hide_small(own))
     return tuple(rows)
 
 
-def _subgroup_row(group: str, part: ClassificationEvaluation) -> dict[str, Any]:
+def _subgroup_row(group: str, part: ClassificationEvaluation, n_events: int) -> dict[str, Any]:
     metrics = {name: part.metrics[name] for name in _SHOWN_OF_SUBGROUPS}
-    return {"group": group, "n": part.n_records, "n_events": part.n_positive, **metrics}
+    return {"group": group, "n": part.n_subjects, "n_events": n_events, **metrics}
 
 
 def hide_small(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
