@@ -64,7 +64,7 @@ class Survive(Task):
         landmarks = tuple(sorted({float(hour) for hour in given}))
         if not landmarks or not np.isfinite(landmarks).all():
             raise ArgumentError(f"landmarks must be finite numbers of hours, got {self.landmark}")
-        object.__setattr__(self, "landmark", landmarks if len(landmarks) > 1 else landmarks[0])
+        object.__setattr__(self, "landmark", landmarks if len(landmarks) > 1 else float(*landmarks))
 
     @property
     def landmarks(self) -> tuple[float, ...]:
