@@ -40,6 +40,11 @@ class Several(Task):
                 "an interpolation hides what the other tasks read, and Several is no single task",
                 fix="make a run of its own",
             )
+        if any(getattr(task, "landmark", None) is not None for task in self.tasks):
+            raise ArgumentError(
+                "the landmark of a survival task would not be that of the other tasks",
+                fix="leave it out and let the outcomes name the prediction times",
+            )
         if len(self._at) > 1:
             raise ArgumentError(
                 "the tasks have different prediction times", fix="give them one, or none"

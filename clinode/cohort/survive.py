@@ -62,9 +62,10 @@ class Survive(Task):
             return
         given = self.landmark if isinstance(self.landmark, tuple) else (self.landmark,)
         landmarks = tuple(sorted({float(hour) for hour in given}))
-        if not landmarks or not np.isfinite(landmarks).all():
+        if len(landmarks) == 0 or not np.isfinite(landmarks).all():
             raise ArgumentError(f"landmarks must be finite numbers of hours, got {self.landmark}")
-        object.__setattr__(self, "landmark", landmarks if len(landmarks) > 1 else float(*landmarks))
+        only = landmarks[0] if len(landmarks) == 1 else landmarks
+        object.__setattr__(self, "landmark", only)
 
     @property
     def landmarks(self) -> tuple[float, ...]:

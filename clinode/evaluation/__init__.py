@@ -20,6 +20,14 @@ from .recalibration import (
     fit_recalibration,
 )
 from .scores import ScoredRecords, ScoreTable
+from .survival import (
+    SurvivalEvaluation,
+    concordance,
+    evaluate_survival,
+    integrated_brier,
+    time_dependent_auc,
+)
+from .survival_curves import aalen_johansen
 from .trees import BoostedTrees
 
 __all__ = [
@@ -37,6 +45,8 @@ __all__ = [
     "ScoreTable",
     "ScoredRecords",
     "SplitConformal",
+    "SurvivalEvaluation",
+    "aalen_johansen",
     "auprc",
     "auroc",
     "brier",
@@ -44,13 +54,17 @@ __all__ = [
     "calibration_intercept",
     "calibration_slope",
     "compare_fingerprint",
+    "concordance",
     "decayed_means",
     "ece",
     "evaluate_classification",
     "evaluate_forecast",
+    "evaluate_survival",
     "fit_baselines",
     "fit_conformal",
     "fit_forecast_baselines",
     "fit_recalibration",
+    "integrated_brier",
     "summarize",
+    "time_dependent_auc",
 ]

@@ -19,6 +19,7 @@ from .plasticity import forgetting_figure
 from .seizure import eeg_figure, epileptor_figure
 from .similarity import model_ranking_figure, rdm_figure
 from .stimulation import adaptive_figure, stimulus_figure
+from .survival import incidence_figure
 from .synapses import fluctuation_figure, plasticity_figure, synapse_figure
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "forgetting_figure",
     "frequency_figure",
     "impedance_figure",
+    "incidence_figure",
     "mach_bands_figure",
     "minimal_intervention_figure",
     "model_ranking_figure",

@@ -199,7 +199,7 @@ def _drift(drift: Drift) -> dict[str, Any]:
         "words": f"{drift.verdict}.",
         "rows": [
             [printable(row[column]) for column in columns]
-            for row in shown.to_dict(orient="records")
+            for row in pd.DataFrame(shown).to_dict("records")
         ],
     }
 

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from clinode.attribution import Attributions
-from clinode.cohort import Cohort, Variable
+from clinode.cohort import Classify, Cohort, Variable
 from clinode.control.portrait import Portrait
 from clinode.errors import ArgumentError, printable
 from clinode.evaluation import Recalibration
@@ -58,10 +58,17 @@ def write_report(
         The path of `index.html`.
 
     Raises:
-        ArgumentError: The attributions name subjects that the cohort does not have.
+        ArgumentError: The attributions name subjects that the cohort does not have; the run is not
+            of a classification, whose risk is what the pages are about.
         OutputError: The folder is occupied or cannot be written.
     """
     check_writable(Path(folder), kind="report", replace=replace)
+    if not isinstance(run.task, Classify):
+        kind = run.task.to_dict()["kind"]
+        raise ArgumentError(
+            f"pages show the risk of an outcome, and the task of this run is {kind!r}",
+            fix="hand over its table of predictions and its evaluation",
+        )
     position = {subject: k for k, subject in enumerate(cohort.subjects)}
     strangers = sum(subject not in position for subject in attributions.gates["subject_id"])
     if strangers:

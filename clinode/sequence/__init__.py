@@ -25,6 +25,10 @@ from .neural_flow import NeuralFlow
 from .ode_rnn import ODERNN
 from .readout import Encoding, Head, HeadSizes, Prepared, Readout, in_batches
 from .scan_latent_ode import ScanLatentODE
+from .step_check import (
+    StepCheck,
+    check_steps,
+)
 
 __all__ = [
     "GRUD",
@@ -52,6 +56,8 @@ __all__ = [
     "Readout",
     "ScanLatentODE",
     "SequenceModel",
+    "StepCheck",
+    "check_steps",
     "in_batches",
     "learn_network",
     "load_network",

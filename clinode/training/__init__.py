@@ -2,12 +2,17 @@
 
 from .classifier import CohortClassifier
 from .config import FitConfig
+from .drift import find_drift
 from .ensemble import (
     Ensemble,
     fit_ensemble,
     load_ensemble,
 )
 from .evaluate import Evaluation, evaluate
+from .export import (
+    dense_record,
+    export,
+)
 from .fit import fit
 from .meds_predictions import meds_predictions
 from .recalibrate import recalibrate
@@ -21,7 +26,10 @@ __all__ = [
     "FitConfig",
     "Run",
     "adaptive_forecasts",
+    "dense_record",
     "evaluate",
+    "export",
+    "find_drift",
     "fit",
     "fit_ensemble",
     "load_ensemble",

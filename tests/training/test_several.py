@@ -11,6 +11,7 @@ from clinode.cohort import (
     PackedRecords,
     Preprocessor,
     Several,
+    Survive,
     task_from_dict,
 )
 from clinode.errors import ArgumentError
@@ -137,6 +138,10 @@ def test_tasks_are_written_down_and_agree_on_a_time():
         (lambda: Several((Classify("a"), Classify("b"))), "two tasks are of the kind 'classify'"),
         (lambda: Several((Classify("a"), Interpolate(0.3))), "an interpolation hides"),
         (lambda: Several((Classify("a", at=3.0), Forecast(2.0, at=4.0))), "different prediction"),
+        (
+            lambda: Several((Survive("end", "event", landmark=2.0), Classify("a"))),
+            "the landmark of a survival task",
+        ),
         (lambda: Several(TASK.tasks, weights=(1.0,)), "expected 2 positive weights"),
         (lambda: Several(TASK.tasks, weights=(1.0, 0.0)), "expected 2 positive weights"),
     ],
