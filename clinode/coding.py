@@ -1,0 +1,383 @@
+"""How many bits a spike needs: counts and first spikes read by counters and clocks of B bits.
+
+A code says how likely each symbol is for each class; the Bayes decoder takes the likeliest class of
+a symbol, and its accuracy is the sum over symbols of the largest joint probability. Everything here
+is exact for what it assumes: independent spikes or none of their noise, one spike of a leaky
+integrate-and-fire neuron with Gaussian jitter, levels with Gaussian noise.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.optimize import brentq
+from scipy.stats import norm, poisson
+
+from clinode.errors import ArgumentError
+from clinode.system import Values
+
+MOST_BITS = 24
+
+
+class Code(ABC):
+    """Classes that are equally likely, and what a read-out of B bits shows of them."""
+
+    @property
+    @abstractmethod
+    def n_classes(self) -> int:
+        """How many classes there are."""
+
+    @property
+    @abstractmethod
+    def seconds(self) -> float:
+        """Time until a read-out is complete."""
+
+    @property
+    @abstractmethod
+    def spikes(self) -> float:
+        """Mean number of spikes of a read-out."""
+
+    @abstractmethod
+    def probabilities(self, bits: int) -> Float[np.ndarray, "class symbol"]:
+        """Of each symbol given each class; rows sum to 1."""
+
+    def accuracy(self, bits: int) -> float:
+        """Share of right answers of the Bayes decoder.
+
+        Raises:
+            ArgumentError: bits is not from 1 to 24.
+        """
+        if not 1 <= bits <= MOST_BITS:
+            raise ArgumentError(f"bits must lie from 1 to {MOST_BITS}, got {bits}")
+        return float(self.probabilities(bits).max(axis=0).sum() / self.n_classes)
+
+
+class PoissonCount(Code):
+    """Spikes of a Poisson process counted over a window, by a counter that stays at its end.
+
+    Args:
+        rates: (class,), spikes a second, distinct and not negative.
+        window: Seconds.
+
+    Raises:
+        ArgumentError: Fewer than two rates, rates that are negative or repeated, a window that is
+            not positive.
+    """
+
+    def __init__(self, rates: Values, window: float):
+        self.rates = _levels("rates", rates)
+        self.window = _positive("window", window)
+
+    @property
+    def n_classes(self) -> int:
+        """Rates."""
+        return len(self.rates)
+
+    @property
+    def seconds(self) -> float:
+        """The window."""
+        return self.window
+
+    @property
+    def spikes(self) -> float:
+        """Rate times window, mean over classes."""
+        return float(self.rates.mean() * self.window)
+
+    def probabilities(self, bits: int) -> Float[np.ndarray, "class symbol"]:
+        """Counts below 2^bits - 1, and that many or more."""
+        means = self.rates[:, None] * self.window
+        reach = means.max() + 12 * math.sqrt(means.max()) + 30  # 12 deviations: beyond, all is 0
+        most = min(2**bits - 1, int(reach))
+        counts = np.arange(most)
+        return np.column_stack([poisson.pmf(counts, means), poisson.sf(most - 1, means)])
+
+
+class RegularCount(Code):
+    """Spikes at equal intervals with a random phase, counted over a window.
+
+    Args:
+        rates: (class,), spikes a second, distinct and not negative.
+        window: Seconds.
+
+    Raises:
+        ArgumentError: As for `PoissonCount`.
+    """
+
+    def __init__(self, rates: Values, window: float):
+        self.rates = _levels("rates", rates)
+        self.window = _positive("window", window)
+
+    @property
+    def n_classes(self) -> int:
+        """Rates."""
+        return len(self.rates)
+
+    @property
+    def seconds(self) -> float:
+        """The window."""
+        return self.window
+
+    @property
+    def spikes(self) -> float:
+        """Rate times window, mean over classes."""
+        return float(self.rates.mean() * self.window)
+
+    def probabilities(self, bits: int) -> Float[np.ndarray, "class symbol"]:
+        """Two neighbouring counts a class; the counter stays at 2^bits - 1."""
+        means = self.rates * self.window
+        most = min(2**bits - 1, int(means.max()) + 2)
+        shown = np.zeros((len(means), most + 1))
+        low = np.floor(means).astype(int)
+        for row, (count, rest) in enumerate(zip(low, means - low, strict=True)):
+            shown[row, min(count, most)] += 1 - rest
+            shown[row, min(count + 1, most)] += rest
+        return shown
+
+
+class FirstSpike(Code):
+    """Latency of a leaky integrate-and-fire neuron's first spike, read by a clock.
+
+    tau ln(x / (x - 1)) for a drive x, in units of the weakest that fires, with Gaussian jitter.
+    The clock has 2^bits ticks over `t_max`, and its first and last hold what is outside.
+
+    Args:
+        drives: (class,), above 1, distinct.
+        tau: Membrane time constant, seconds.
+        jitter: Standard deviation of the latency, seconds.
+        t_max: Seconds; None takes the longest latency of the classes.
+
+    Raises:
+        ArgumentError: A drive of 1 or less, repeated drives, times that are not positive.
+    """
+
+    def __init__(self, drives: Values, tau: float, jitter: float = 0.0, t_max: float | None = None):
+        self.drives = _levels("drives", drives)
+        if (self.drives <= 1).any():
+            raise ArgumentError(
+                "a drive of 1 or less never fires",
+                fix="give drives in units of the weakest that does",
+            )
+        self.tau = _positive("tau", tau)
+        if not (jitter >= 0 and math.isfinite(jitter)):
+            raise ArgumentError(f"jitter must not be negative, got {jitter}")
+        self.jitter = float(jitter)
+        self.t_max = float(self.latencies.max()) if t_max is None else _positive("t_max", t_max)
+
+    @property
+    def latencies(self) -> Float[np.ndarray, " class"]:
+        """Of each class without jitter, seconds."""
+        return self.tau * np.log(self.drives / (self.drives - 1))
+
+    @property
+    def n_classes(self) -> int:
+        """Drives."""
+        return len(self.drives)
+
+    @property
+    def seconds(self) -> float:
+        """What the clock spans."""
+        return self.t_max
+
+    @property
+    def spikes(self) -> float:
+        """One."""
+        return 1.0
+
+    @property
+    def separating_bits(self) -> int:
+        """Bits at which a tick is no longer than the smallest gap between latencies.
+
+        Then no two classes can share a tick wherever its edges fall; fewer bits may do by luck.
+        """
+        gap = np.diff(np.sort(self.latencies)).min()
+        return max(1, math.ceil(math.log2(self.t_max / gap) - 1e-12))
+
+    def probabilities(self, bits: int) -> Float[np.ndarray, "class symbol"]:
+        """Of each tick."""
+        n = 2**bits
+        if self.jitter == 0:
+            ticks = np.clip((self.latencies / self.t_max * n).astype(int), 0, n - 1)
+            used, place = np.unique(ticks, return_inverse=True)
+            shown = np.zeros((self.n_classes, len(used)))
+            shown[np.arange(self.n_classes), place] = 1.0
+            return shown
+        return _gaussian_bins(self.latencies, self.jitter, np.linspace(0, self.t_max, n + 1))
+
+
+class NoisyLevels(Code):
+    """Levels with Gaussian noise, read by a uniform quantizer over an interval.
+
+    Args:
+        levels: (class,), distinct.
+        spread: Standard deviation of the noise, in the unit of the levels.
+        interval: Of the quantizer; values beyond its ends fall into the first and last step.
+
+    Raises:
+        ArgumentError: Repeated levels, a spread that is not positive, an empty interval.
+    """
+
+    def __init__(self, levels: Values, spread: float, interval: tuple[float, float] = (0.0, 1.0)):
+        self.levels = _levels("levels", levels, negative=True)
+        self.spread = _positive("spread", spread)
+        if not interval[0] < interval[1]:
+            raise ArgumentError(f"the interval {interval} is empty")
+        self.interval = interval
+
+    @property
+    def n_classes(self) -> int:
+        """Levels."""
+        return len(self.levels)
+
+    @property
+    def seconds(self) -> float:
+        """None: levels are there at once."""
+        return 0.0
+
+    @property
+    def spikes(self) -> float:
+        """None."""
+        return 0.0
+
+    def probabilities(self, bits: int) -> Float[np.ndarray, "class symbol"]:
+        """Of each step of the quantizer."""
+        return _gaussian_bins(self.levels, self.spread, np.linspace(*self.interval, 2**bits + 1))
+
+
+@dataclass(frozen=True)
+class MinimumBits:
+    """The fewest bits that reach an accuracy.
+
+    Attributes:
+        bits: None where none up to the last tried does.
+        accuracies: By number of bits, up to that one.
+        target: The accuracy asked for.
+        limit: Accuracy of the most bits tried, which no number of bits exceeds by much.
+        is_monotone: Whether more bits never did worse on the way; a coarse quantizer whose edges
+            happen to fall well can beat a finer one.
+        seconds, spikes: Cost of a read-out.
+        verdict: "ok", or why there is no number.
+    """
+
+    bits: int | None
+    accuracies: dict[int, float]
+    target: float
+    limit: float
+    is_monotone: bool
+    seconds: float
+    spikes: float
+    verdict: str
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a number of bits: bits, accuracy."""
+        return pd.DataFrame({"bits": list(self.accuracies), "accuracy": self.accuracies.values()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "accuracies": {str(b): a for b, a in self.accuracies.items()}}
+
+
+def minimum_bits(code: Code, accuracy: float, *, most_bits: int = 16) -> MinimumBits:
+    """The fewest bits of a counter, clock or quantizer at which the Bayes decoder is that accurate.
+
+    Args:
+        code: What is read.
+        accuracy: Share of right answers, above chance and at most 1.
+        most_bits: Where to stop.
+
+    Raises:
+        ArgumentError: An accuracy that is not above chance, or above 1.
+
+    Example:
+        >>> minimum_bits(NoisyLevels([(k + 0.5) / 10 for k in range(10)], 0.02), 0.95).bits
+        5
+    """
+    chance = 1 / code.n_classes
+    if not chance < accuracy <= 1:
+        raise ArgumentError(
+            f"accuracy must lie above chance, {chance:.3g}, and be at most 1; got {accuracy}"
+        )
+    accuracies: dict[int, float] = {}
+    for bits in range(1, most_bits + 1):
+        accuracies[bits] = code.accuracy(bits)
+        if accuracies[bits] >= accuracy - 1e-12:
+            break
+    reached = accuracies[bits] >= accuracy - 1e-12
+    limit = code.accuracy(most_bits)
+    steps = np.diff(list(accuracies.values()))
+    verdict = "ok"
+    if not reached:
+        verdict = f"unreachable: {most_bits} bits are right in {limit:.4f} of the cases"
+    return MinimumBits(
+        bits=bits if reached else None,
+        accuracies=accuracies,
+        target=float(accuracy),
+        limit=limit,
+        is_monotone=bool((steps >= -1e-12).all()),
+        seconds=code.seconds,
+        spikes=code.spikes,
+        verdict=verdict,
+    )
+
+
+def minimum_window(rates: Values, accuracy: float, *, most_seconds: float = 1e4) -> float:
+    """Seconds of counting Poisson spikes, with as many bits as it takes, that reach an accuracy.
+
+    Args:
+        rates: (class,), spikes a second.
+        accuracy: Share of right answers of the Bayes decoder.
+        most_seconds: Where to stop.
+
+    Raises:
+        ArgumentError: An accuracy that is not between chance and 1, or not reached by then.
+
+    Example:
+        >>> round(minimum_window([20.0, 40.0], 0.9), 3)
+        0.476
+    """
+    known = _levels("rates", rates)
+    if not 1 / len(known) < accuracy < 1:
+        raise ArgumentError(f"accuracy must lie between chance and 1, got {accuracy}")
+
+    def short_of(seconds: float) -> float:
+        return PoissonCount(known, seconds).accuracy(MOST_BITS) - accuracy
+
+    end = 1 / known.max()
+    while short_of(end) < 0:
+        end *= 2
+        if end > most_seconds:
+            raise ArgumentError(
+                f"the accuracy is not reached within {most_seconds:g} s", fix="ask for less of it"
+            )
+    return float(brentq(short_of, end / 4 if short_of(end / 4) < 0 else 1e-9, end, xtol=1e-9))
+
+
+def _gaussian_bins(
+    means: Float[np.ndarray, " class"], spread: float, edges: Float[np.ndarray, " edge"]
+) -> Float[np.ndarray, "class symbol"]:
+    """Mass between edges, the outermost moved to infinity; differences from the nearer tail."""
+    inner = (edges[1:-1] - means[:, None]) / spread
+    below, above = norm.cdf(inner), norm.sf(inner)
+    ends = np.zeros((len(means), 1))
+    below = np.hstack([ends, below, ends + 1])
+    above = np.hstack([ends + 1, above, ends])
+    left = below[:, 1:] < 0.5
+    return np.where(left, np.diff(below), -np.diff(above))
+
+
+def _levels(name: str, values: Values, *, negative: bool = False) -> Float[np.ndarray, " class"]:
+    given = np.asarray(values, dtype=np.float64).ravel()
+    if len(given) < 2 or len(np.unique(given)) < len(given) or not np.isfinite(given).all():
+        raise ArgumentError(f"{name} must be two or more distinct finite numbers")
+    if not negative and (given < 0).any():
+        raise ArgumentError(f"{int((given < 0).sum())} {name} are negative")
+    return given
+
+
+def _positive(name: str, value: float) -> float:
+    if not (value > 0 and math.isfinite(value)):
+        raise ArgumentError(f"{name} must be positive and finite, got {value}")
+    return float(value)

@@ -1,0 +1,149 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm, poisson
+
+from clinode.coding import (
+    FirstSpike,
+    NoisyLevels,
+    PoissonCount,
+    RegularCount,
+    minimum_bits,
+    minimum_window,
+)
+from clinode.errors import ArgumentError
+
+
+def brute(masses):
+    """Bayes accuracy by going through the symbols one by one."""
+    return sum(max(column) for column in zip(*masses, strict=True)) / len(masses)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_bits_of_a_counter_are_those_of_enumeration(seed):
+    draw = np.random.default_rng(seed)
+    rates = np.sort(draw.uniform(2, 80, int(draw.integers(2, 5))))
+    window, code = draw.uniform(0.05, 1.5), None
+    code = PoissonCount(rates, window)
+    target = draw.uniform(1 / len(rates) + 0.05, code.accuracy(20))
+    for bits in range(1, 17):
+        most = 2**bits - 1
+        counts = range(most)
+        masses = [
+            [
+                *(poisson.pmf(k, r * window) for k in counts if k < 400),
+                poisson.sf(most - 1, r * window),
+            ]
+            for r in rates
+        ]
+        found = brute(masses)
+        assert code.accuracy(bits) == pytest.approx(found, abs=1e-12)
+        if found >= target:
+            break
+    assert minimum_bits(code, target).bits == bits
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bits_of_a_clock_and_of_a_quantizer_are_those_of_enumeration(seed):
+    draw = np.random.default_rng(seed)
+    drives = np.linspace(1.1, draw.uniform(2, 4), int(draw.integers(3, 12)))
+    tau, jitter = draw.uniform(0.005, 0.04), draw.uniform(1e-4, 1e-3)
+    code = FirstSpike(drives, tau, jitter)
+    times = tau * np.log(drives / (drives - 1))
+    target = 0.5 * (1 / len(drives) + code.accuracy(16))
+    for bits in range(1, 17):
+        edges = np.linspace(0, times.max(), 2**bits + 1)
+        edges[0], edges[-1] = -np.inf, np.inf
+        masses = [np.diff(norm.cdf(edges, t, jitter)) for t in times]
+        found = brute(masses)
+        assert code.accuracy(bits) == pytest.approx(found, abs=1e-12)
+        if found >= target:
+            break
+    assert minimum_bits(code, target).bits == bits
+
+
+def test_ten_noisy_levels_need_five_bits():
+    code = NoisyLevels([(k + 0.5) / 10 for k in range(10)], 0.02)
+    published = [0.2, 0.4, 0.7565, 0.9439, 0.9795, 0.9866, 0.9883, 0.9887, 0.98879, 0.98881]
+    for bits, accuracy in enumerate(published, start=1):
+        assert code.accuracy(bits) == pytest.approx(accuracy, abs=6e-5)
+    found = minimum_bits(code, 0.95)
+    assert found.bits == 5
+    limit = 1 - (2 - 2 / 10) * norm.sf(0.05 / 0.02)
+    assert found.limit == pytest.approx(limit, abs=1e-5)
+    beyond = minimum_bits(code, 0.999)
+    assert beyond.bits is None
+    assert beyond.verdict.startswith("unreachable: 16 bits")
+
+
+def test_a_clock_needs_a_fixed_number_of_bits_more_than_levels_have():
+    gaps = [2.8729e-3, 1.0204e-3, 0.4458e-3, 0.2097e-3, 0.1018e-3]
+    for M, gap, bits in zip((4, 8, 16, 32, 64), gaps, (5, 6, 7, 8, 9), strict=True):
+        code = FirstSpike(np.linspace(1.1, 3, M), tau=0.02)
+        assert code.t_max == pytest.approx(47.958e-3, abs=1e-6)
+        assert np.diff(np.sort(code.latencies)).min() == pytest.approx(gap, abs=1e-7)
+        assert code.separating_bits == bits
+        assert code.accuracy(bits) == 1.0
+        assert minimum_bits(code, 1.0).bits <= bits
+
+
+def test_two_poisson_rates_need_windows_as_published():
+    # the smallest windows on a grid of 5 ms
+    for accuracy, window in ((0.90, 0.480), (0.95, 0.785), (0.99, 1.575)):
+        assert minimum_window([20.0, 40.0], accuracy) == pytest.approx(window, abs=0.0051)
+    T, k = 0.480, 14
+    told = 0.5 * (poisson.cdf(k - 1, 20 * T) + poisson.sf(k - 1, 40 * T))
+    assert PoissonCount([20.0, 40.0], T).accuracy(10) == pytest.approx(told, abs=1e-12)
+    assert minimum_bits(PoissonCount([20.0, 40.0], T), 0.90).bits == 4
+
+
+def test_simulated_decoding_is_as_accurate_as_the_sum_says():
+    draw, n = np.random.default_rng(0), 40_000
+    code = FirstSpike(np.linspace(1.2, 3, 6), 0.02, 0.0008)
+    bits = 5
+    likely = code.probabilities(bits).argmax(axis=0)
+    truth = draw.integers(6, size=n)
+    seen = code.latencies[truth] + draw.normal(0, 0.0008, n)
+    ticks = np.clip((seen / code.t_max * 2**bits).astype(int), 0, 2**bits - 1)
+    share = np.mean(likely[ticks] == truth)
+    expected = code.accuracy(bits)
+    assert share == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / n))
+
+
+def test_regular_spikes_are_counted_to_within_one():
+    code = RegularCount([10.0, 12.0], 0.35)
+    np.testing.assert_allclose(code.probabilities(4)[:, 3:5], [[0.5, 0.5], [0.0, 0.8]])
+    assert code.accuracy(4) == pytest.approx((0.5 + 0.8 + 0.2) / 2)
+    assert RegularCount([10.0, 20.0], 1.0).accuracy(5) == 1.0
+    assert RegularCount([10.0, 20.0], 1.0).accuracy(3) == 0.5  # the counter is full for both
+    assert (code.seconds, code.spikes) == (0.35, pytest.approx(3.85))
+
+
+def test_a_coarse_quantizer_that_beats_a_finer_one_is_told():
+    code = NoisyLevels([0.45, 0.55], 0.001, (0.0, 1.0))
+    assert code.accuracy(1) == pytest.approx(1.0)
+    shifted = NoisyLevels([0.30, 0.36], 0.001, (0.0, 1.0))
+    found = minimum_bits(shifted, 0.99)
+    assert found.bits is not None
+    assert found.is_monotone
+    assert found.to_pandas()["bits"].tolist() == list(range(1, found.bits + 1))
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: PoissonCount([10.0], 1.0), "two or more distinct"),
+        (lambda: PoissonCount([10.0, -1.0], 1.0), "1 rates are negative"),
+        (lambda: PoissonCount([10.0, 20.0], 0.0), "window must be positive"),
+        (lambda: FirstSpike([0.9, 2.0], 0.02), "a drive of 1 or less never fires"),
+        (lambda: FirstSpike([1.5, 2.0], 0.02, -1.0), "jitter must not be negative"),
+        (lambda: NoisyLevels([0.1, 0.2], 0.1, (1.0, 0.0)), "is empty"),
+        (lambda: minimum_bits(PoissonCount([1.0, 2.0], 1.0), 0.4), "must lie above chance, 0.5"),
+        (lambda: PoissonCount([1.0, 2.0], 1.0).accuracy(0), "bits must lie from 1 to 24"),
+        (lambda: minimum_window([1.0, 1.0001], 0.99, most_seconds=10.0), "not reached within 10 s"),
+    ],
+)
+def test_what_is_no_code_is_refused(call, told):
+    with pytest.raises(ArgumentError, match=told):
+        call()
