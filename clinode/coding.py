@@ -289,7 +289,7 @@ def minimum_bits(code: Code, accuracy: float, *, most_bits: int = 16) -> Minimum
         most_bits: Where to stop.
 
     Raises:
-        ArgumentError: An accuracy that is not above chance, or above 1.
+        ArgumentError: An accuracy that is not above chance, or above 1; most_bits not 1 to 24.
 
     Example:
         >>> minimum_bits(NoisyLevels([(k + 0.5) / 10 for k in range(10)], 0.02), 0.95).bits
@@ -300,19 +300,22 @@ def minimum_bits(code: Code, accuracy: float, *, most_bits: int = 16) -> Minimum
         raise ArgumentError(
             f"accuracy must lie above chance, {chance:.3g}, and be at most 1; got {accuracy}"
         )
+    if not 1 <= most_bits <= MOST_BITS:
+        raise ArgumentError(f"most_bits must lie from 1 to {MOST_BITS}, got {most_bits}")
     accuracies: dict[int, float] = {}
+    fewest = None
     for bits in range(1, most_bits + 1):
         accuracies[bits] = code.accuracy(bits)
         if accuracies[bits] >= accuracy - 1e-12:
+            fewest = bits
             break
-    reached = accuracies[bits] >= accuracy - 1e-12
     limit = code.accuracy(most_bits)
     steps = np.diff(list(accuracies.values()))
     verdict = "ok"
-    if not reached:
+    if fewest is None:
         verdict = f"unreachable: {most_bits} bits are right in {limit:.4f} of the cases"
     return MinimumBits(
-        bits=bits if reached else None,
+        bits=fewest,
         accuracies=accuracies,
         target=float(accuracy),
         limit=limit,
@@ -352,7 +355,8 @@ def minimum_window(rates: Values, accuracy: float, *, most_seconds: float = 1e4)
             raise ArgumentError(
                 f"the accuracy is not reached within {most_seconds:g} s", fix="ask for less of it"
             )
-    return float(brentq(short_of, end / 4 if short_of(end / 4) < 0 else 1e-9, end, xtol=1e-9))
+    start = end / 4 if short_of(end / 4) < 0 else 1e-9
+    return float(np.asarray(brentq(short_of, start, end, xtol=1e-9)))
 
 
 def _gaussian_bins(

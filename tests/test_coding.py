@@ -27,6 +27,7 @@ def test_bits_of_a_counter_are_those_of_enumeration(seed):
     window, code = draw.uniform(0.05, 1.5), None
     code = PoissonCount(rates, window)
     target = draw.uniform(1 / len(rates) + 0.05, code.accuracy(20))
+    fewest = None
     for bits in range(1, 17):
         most = 2**bits - 1
         counts = range(most)
@@ -40,8 +41,9 @@ def test_bits_of_a_counter_are_those_of_enumeration(seed):
         found = brute(masses)
         assert code.accuracy(bits) == pytest.approx(found, abs=1e-12)
         if found >= target:
+            fewest = bits
             break
-    assert minimum_bits(code, target).bits == bits
+    assert minimum_bits(code, target).bits == fewest
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -52,6 +54,7 @@ def test_bits_of_a_clock_and_of_a_quantizer_are_those_of_enumeration(seed):
     code = FirstSpike(drives, tau, jitter)
     times = tau * np.log(drives / (drives - 1))
     target = 0.5 * (1 / len(drives) + code.accuracy(16))
+    fewest = None
     for bits in range(1, 17):
         edges = np.linspace(0, times.max(), 2**bits + 1)
         edges[0], edges[-1] = -np.inf, np.inf
@@ -59,8 +62,9 @@ def test_bits_of_a_clock_and_of_a_quantizer_are_those_of_enumeration(seed):
         found = brute(masses)
         assert code.accuracy(bits) == pytest.approx(found, abs=1e-12)
         if found >= target:
+            fewest = bits
             break
-    assert minimum_bits(code, target).bits == bits
+    assert minimum_bits(code, target).bits == fewest
 
 
 def test_ten_noisy_levels_need_five_bits():
@@ -85,7 +89,9 @@ def test_a_clock_needs_a_fixed_number_of_bits_more_than_levels_have():
         assert np.diff(np.sort(code.latencies)).min() == pytest.approx(gap, abs=1e-7)
         assert code.separating_bits == bits
         assert code.accuracy(bits) == 1.0
-        assert minimum_bits(code, 1.0).bits <= bits
+        fewest = minimum_bits(code, 1.0).bits
+        assert fewest is not None
+        assert fewest <= bits
 
 
 def test_two_poisson_rates_need_windows_as_published():
