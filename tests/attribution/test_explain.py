@@ -338,7 +338,7 @@ def test_calls_that_cannot_be_answered_are_refused_in_words(run, cohort):
         explain(run, cohort, baseline="zero")
     with pytest.raises(ArgumentError, match="there are: cohort_mean, normal, carry"):
         explain(run, cohort, baseline="median")
-    with pytest.raises(ArgumentError, match="this run forecasts values"):
+    with pytest.raises(ArgumentError, match="this run answers with values"):
         explain(replace(run, task=Forecast(12.0)), cohort)
     with pytest.raises(ArgumentError, match="window must be a positive number of hours"):
         explain(run, cohort, baseline="carry", window=0.0)
