@@ -44,7 +44,7 @@ def test_a_stopped_fit_exits_with_75_and_the_same_command_arrives_at_the_same_by
     process = start(*call, "--out", out)
     wait_until(lambda: has_checkpoint(out), process)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=180)
     assert process.returncode == 75, told
     assert "goes on" in told
     assert not out.exists()
@@ -63,7 +63,7 @@ def test_what_cannot_be_resumed_exits_with_130_and_leaves_nothing(tmp_path, numb
     process = start("demo", out, "--subjects", "2000")
     wait_until(lambda: any(tmp_path.iterdir()), process)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=180)
     assert process.returncode == 130, told
     assert "interrupted" in told
     assert "Traceback" not in told
