@@ -24,7 +24,7 @@ class Shard:
 
     Example:
         >>> Shard.parse("2/8"), Shard(1, 2).holds(["a", "b", "c"]).tolist()
-        (Shard(number=2, total=8), [False, False, True])
+        (Shard(number=2, total=8), [False, True, False])
     """
 
     number: int = 1

@@ -69,7 +69,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 
 def key_lines(text: str, *, where: str) -> dict[tuple[str | int, ...], int]:
-    """Line of every name and list entry in a text that `parse_yaml` accepts, by the way to it.
+    r"""Line of every name and list entry in a text that `parse_yaml` accepts, by the way to it.
 
     Example:
         >>> key_lines("window: 24\nlabel:\n  any: [1, 2]", where="task.yaml")[("label", "any")]

@@ -24,6 +24,7 @@ from clinode.errors import (
 )
 from clinode.sequence import LinearLatentODE
 from clinode.training import FitConfig, evaluate, fit, load_run
+from clinode.training.classification import ClassificationWork
 
 fit_module = importlib.import_module("clinode.training.fit")  # the name is the function's too
 
@@ -266,7 +267,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
     call = {"task": task, "out": out, "config": small_config}
     with monkeypatch.context() as patch:
         patch.setattr(
-            fit_module, "_fit_baselines", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+            ClassificationWork, "fit_baselines", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             fit(small_model, train, **call)
@@ -470,7 +471,7 @@ def test_an_unfinished_folder_of_another_call_is_refused(
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(
-            fit_module, "_fit_baselines", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+            ClassificationWork, "fit_baselines", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             fit(small_model, train, task=task, out=out, config=small_config, progress=False)
