@@ -256,8 +256,8 @@ class MinimumBits:
         accuracies: By number of bits, up to that one.
         target: The accuracy asked for.
         limit: Accuracy of the most bits tried, which no number of bits exceeds by much.
-        is_monotone: Whether more bits never did worse on the way; a coarse quantizer whose edges
-            happen to fall well can beat a finer one.
+        is_monotone: Whether more bits never did worse on the way. The codes of this module halve
+            their steps, so they cannot; one of your own, whose edges move, may.
         seconds, spikes: Cost of a read-out.
         verdict: "ok", or why there is no number.
     """

@@ -126,14 +126,24 @@ def test_regular_spikes_are_counted_to_within_one():
     assert (code.seconds, code.spikes) == (0.35, pytest.approx(3.85))
 
 
-def test_a_coarse_quantizer_that_beats_a_finer_one_is_told():
-    code = NoisyLevels([0.45, 0.55], 0.001, (0.0, 1.0))
-    assert code.accuracy(1) == pytest.approx(1.0)
-    shifted = NoisyLevels([0.30, 0.36], 0.001, (0.0, 1.0))
-    found = minimum_bits(shifted, 0.99)
-    assert found.bits is not None
-    assert found.is_monotone
-    assert found.to_pandas()["bits"].tolist() == list(range(1, found.bits + 1))
+class Thirds(NoisyLevels):
+    """A quantizer whose edges move with the number of its steps."""
+
+    def probabilities(self, bits):
+        edges = np.linspace(0, 1, bits + 2)
+        edges[0], edges[-1] = -np.inf, np.inf
+        return np.diff(norm.cdf(edges, self.levels[:, None], self.spread))
+
+
+def test_a_code_that_does_worse_with_more_bits_is_told():
+    # two steps part the levels at 1/2, three do not, four do again
+    levels = [0.45, 0.55]
+    assert [round(Thirds(levels, 0.001).accuracy(b), 6) for b in (1, 2, 3)] == [1.0, 0.5, 1.0]
+    noisy = minimum_bits(Thirds([0.42, 0.58, 0.9], 0.05), 1.0, most_bits=4)
+    assert not noisy.is_monotone
+    halved = minimum_bits(NoisyLevels([0.30, 0.36], 0.001), 0.99)
+    assert halved.is_monotone
+    assert halved.to_pandas()["bits"].tolist() == list(range(1, len(halved.accuracies) + 1))
 
 
 @pytest.mark.parametrize(
