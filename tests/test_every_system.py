@@ -33,6 +33,7 @@ from clinode.sequence.gated_system import GatedLatentSystem
 from clinode.sequence.latent_system import BoundedLatentSystem, LinearLatentSystem
 from clinode.sequence.network import RateNetwork
 from clinode.sequence.network.rate_network import WEIGHTS
+from clinode.sequence.noisy_system import NoisyLatentSystem
 from clinode.system import LinearSystem, System, clamp, intervene
 from clinode.system.hybrid import present
 from clinode.units import check_dimensions
@@ -213,6 +214,19 @@ ENTRIES: dict[str, Entry] = {
     "BoundedLatentSystem": Entry(
         lambda: BoundedLatentSystem(
             a=double([1.0, 2, 3]), W=seeded(3, 4), U=seeded(4, 3), b=seeded(4), **learned_matrices()
+        ),
+        published=False,
+    ),
+    "NoisyLatentSystem": Entry(
+        lambda: NoisyLatentSystem(
+            BoundedLatentSystem(
+                a=double([1.0, 2, 3]),
+                W=seeded(3, 4),
+                U=seeded(4, 3),
+                b=seeded(4),
+                **learned_matrices(),
+            ),
+            double([0.1, 0.2, 0.0]),
         ),
         published=False,
     ),

@@ -173,6 +173,10 @@ class IrregularBatch:
         """Rows at which something was measured."""
         return self.mask.any(dim=1)
 
+    def count(self, rows: Bool[Tensor, " row"]) -> Int64[Tensor, " row"]:
+        """How many of these rows the subject has, up to and including each row."""
+        return self._pad(rows.long()).cumsum(dim=1)[self.row_subject, self.steps]
+
     @cached_property
     def lengths(self) -> Int64[Tensor, " batch"]:
         """Rows of each subject."""
@@ -200,17 +204,18 @@ class IrregularBatch:
         position = torch.arange(len(self), device=time.device).unsqueeze(1)
         return torch.where(step >= 0, offsets[step.clamp(min=0)] + position, -1)
 
-    def rates_after(self, row: Int64[Tensor, "batch query"]) -> Float[Tensor, "batch query input"]:
+    def rates_after(self, row: Int64[Tensor, "*place"]) -> Float[Tensor, "*place input"]:
         """Standardised treatment rates that run right after these rows; 0 before the first."""
         if self.treatments is None:
             raise ArgumentError("these records have no treatments")
         rates = self.treatments.rates(self.n_rows)
-        held = self.treatments.held_rates(len(self)).unsqueeze(1)
-        is_last = row == self.last_row.unsqueeze(1)
+        held = self.treatments.held_rates(len(self))
+        some = row.clamp(min=0)
+        subject = self.row_subject[some]
+        is_last = some == self.last_row[subject]
         sizes = torch.tensor(self.sizes, device=row.device)
-        following = row + sizes[self._steps[row.clamp(min=0)]]
-        inside = rates[torch.where(is_last | (row < 0), 0, following)]
-        after = torch.where(is_last.unsqueeze(-1), held, inside)
+        following = torch.where(is_last, 0, some + sizes[self.steps[some]])
+        after = torch.where(is_last.unsqueeze(-1), held[subject], rates[following])
         return torch.where((row >= 0).unsqueeze(-1), after, 0.0)
 
     @property
@@ -223,13 +228,14 @@ class IrregularBatch:
             return self.value.new_zeros(self.n_rows, 0)
         rates = self.treatments.rates(self.n_rows) * self.gap.unsqueeze(1)
         given = self._pad(rates + self.treatments.impulses(self.n_rows)).cumsum(dim=1)
-        total = given[self.row_subject, self._steps]
+        total = given[self.row_subject, self.steps]
         before = self.last_observed
         known = total[before.clamp(min=0)]
         return total - torch.where((before >= 0).unsqueeze(1), known, 0.0)
 
     @cached_property
-    def _steps(self) -> Int64[Tensor, " row"]:
+    def steps(self) -> Int64[Tensor, " row"]:
+        """Place of each row in its record, from 0."""
         steps = torch.arange(len(self.sizes))
         steps = torch.repeat_interleave(steps, self.batch_sizes, output_size=self.n_rows)
         return steps.to(self.time.device)
@@ -276,7 +282,7 @@ class IrregularBatch:
         """
         row = torch.arange(self.n_rows, device=self.time.device)
         offsets = torch.tensor(self.offsets, device=row.device)
-        step, subject = self._steps, self.row_subject
+        step, subject = self.steps, self.row_subject
         # where the turned row stands, and which row it was: the same map
         mirror = offsets[self.lengths[subject] - 1 - step] + subject
         end = self.prediction_time[subject]
@@ -310,7 +316,7 @@ class IrregularBatch:
             raise ArgumentError("these records have no treatments")
         sizes = torch.tensor([0, *self.sizes], device=mirror.device)
         pair = treatments.pair_row
-        before = pair - sizes[self._steps[pair]]  # the row at which its gap begins
+        before = pair - sizes[self.steps[pair]]  # the row at which its gap begins
         end = self.prediction_time[treatments.subject]
         is_dose = treatments.is_impulse
         start = torch.where(is_dose, treatments.start, treatments.end)
@@ -352,7 +358,7 @@ class IrregularBatch:
 
     def _pad(self, rows: Tensor, fill: float = 0.0) -> Tensor:
         padded = rows.new_full((len(self), len(self.sizes), *rows.shape[1:]), fill)
-        return padded.index_put((self.row_subject, self._steps), rows)
+        return padded.index_put((self.row_subject, self.steps), rows)
 
 
 class Clocks(NamedTuple):

@@ -8,6 +8,8 @@ from .gru_d import GRUD
 from .gru_gap import GRUGap
 from .gru_ode_bayes import GRUODEBayes
 from .kalman_latent_ode import KalmanLatentODE
+from .latent_ode import LatentODE
+from .latent_sde import LatentSDE
 from .latent_system import BoundedLatentSystem, LinearLatentSystem
 from .linear_latent_ode import LinearLatentODE
 from .model import SequenceModel
@@ -22,6 +24,7 @@ from .network import (
 )
 from .neural_cde import NeuralCDE
 from .neural_flow import NeuralFlow
+from .noisy_system import NoisyLatentSystem
 from .ode_rnn import ODERNN
 from .readout import Encoding, Head, HeadSizes, Prepared, Readout, in_batches
 from .scan_latent_ode import ScanLatentODE
@@ -44,12 +47,15 @@ __all__ = [
     "Head",
     "HeadSizes",
     "KalmanLatentODE",
+    "LatentODE",
+    "LatentSDE",
     "LearnedNetwork",
     "LinearLatentODE",
     "LinearLatentSystem",
     "NetworkConfig",
     "NeuralCDE",
     "NeuralFlow",
+    "NoisyLatentSystem",
     "Phase",
     "Prepared",
     "RateNetwork",

@@ -3,6 +3,8 @@
 Decay plus a bounded term, so that an equilibrium exists under every constant treatment.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -66,12 +68,16 @@ class BoundedField(nn.Module):
         drive: Float[Tensor, "row state"] | None,
     ) -> Float[Tensor, "row state"]:
         """The states after these steps, under constant treatments `drive` = B u."""
+        return flow(self.slope(drive), x, steps)
+
+    def slope(self, drive: Float[Tensor, "row state"] | None) -> Callable[[Tensor], Tensor]:
+        """Everything of the field but the decay, under these treatments."""
 
         def bounded(at: Tensor) -> Tensor:
             push = torch.addmm(self.bend_offset, at, self.bend.T).tanh() @ self.push.T
             return push if drive is None else push + drive
 
-        return flow(bounded, x, steps)
+        return bounded
 
     def drives(self, batch: IrregularBatch) -> tuple[list[Tensor] | None, list[Tensor] | None]:
         """B u of each row's gap, and the doses at the row, by step; None without treatments."""
@@ -89,12 +95,23 @@ class BoundedField(nn.Module):
         row: Int64[Tensor, "batch query"],
     ) -> Float[Tensor, "batch query state"]:
         """States carried from these rows to asked times; 0 before the first row."""
-        gap = hours_since(batch, query_time, row).flatten()
+        gap = hours_since(batch, query_time, row)
+        carried = self.after(states[row.clamp(min=0)], gap, batch, row)
+        return torch.where((row >= 0).unsqueeze(-1), carried, 0.0)
+
+    def after(
+        self,
+        states: Float[Tensor, "batch query state"],
+        gap: Float[Tensor, "batch query"],
+        batch: IrregularBatch,
+        row: Int64[Tensor, "batch query"],
+    ) -> Float[Tensor, "batch query state"]:
+        """States so many hours on, under the treatments that run after these rows."""
         drive = None
         if batch.treatments is not None:
             drive = self.drive(batch.rates_after(row)).flatten(0, 1)
-        carried = self.flow(states[row.clamp(min=0)].flatten(0, 1), self.steps(gap), drive)
-        return torch.where((row >= 0).unsqueeze(-1), carried.unflatten(0, row.shape), 0.0)
+        carried = self.flow(states.flatten(0, 1), self.steps(gap.flatten()), drive)
+        return carried.unflatten(0, row.shape)
 
     def system(
         self,

@@ -8,6 +8,8 @@ from clinode.sequence.gru_d import GRUD
 from clinode.sequence.gru_gap import GRUGap
 from clinode.sequence.gru_ode_bayes import GRUODEBayes
 from clinode.sequence.kalman_latent_ode import KalmanLatentODE
+from clinode.sequence.latent_ode import LatentODE
+from clinode.sequence.latent_sde import LatentSDE
 from clinode.sequence.linear_latent_ode import LinearLatentODE
 from clinode.sequence.model import SequenceModel
 from clinode.sequence.neural_cde import NeuralCDE
@@ -22,10 +24,12 @@ FAMILIES = (
     GRUGap,
     GRUD,
     ODERNN,
+    LatentODE,
     GRUODEBayes,
     NeuralCDE,
     CfC,
     NeuralFlow,
+    LatentSDE,
 )
 MODELS: dict[str, type[SequenceModel]] = {family.name: family for family in FAMILIES}
 

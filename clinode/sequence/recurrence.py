@@ -79,6 +79,36 @@ class Part(ABC):
         """
 
 
+class Untouched(Part):
+    """Of a recurrence that only flows: no update, in no round."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def on(self, leaves: Sequence[Any]) -> "Part":
+        return self
+
+    def plain(self, sizes: list[int]) -> PlainStep:
+        return lambda step, state: state
+
+    def begin(self, sizes: list[int]) -> None:
+        return
+
+    def forward(self, step: int, before: Tensor, out: Tensor) -> None:
+        out.copy_(before)
+
+    def begin_backward(self, before: Float[Tensor, "visit state"]) -> None:
+        return
+
+    def backward(self, step: int, after: Tensor, into: Tensor) -> None:
+        into.add_(after)
+
+    def gradients(
+        self, after: Float[Tensor, "visit state"], needs: Sequence[bool]
+    ) -> list[Tensor | None]:
+        return []
+
+
 def recur(
     flow: Part, update: Part, sizes: list[int], is_updated: list[bool], n_states: int
 ) -> tuple[Float[Tensor, "visit state"], Float[Tensor, "visit state"]]:
@@ -102,7 +132,7 @@ def recur_plainly(
     flow: Part, update: Part, sizes: list[int], is_updated: list[bool], n_states: int
 ) -> tuple[Float[Tensor, "visit state"], Float[Tensor, "visit state"]]:
     """What `recur` computes, by autograd: slow, differentiable again and again."""
-    some = next(leaf for leaf in update.leaves if leaf is not None)
+    some = next(leaf for leaf in flow.leaves if leaf is not None)
     flow_on, update_at = flow.plain(sizes), update.plain(sizes)
     state = some.new_zeros(sizes[0], n_states)
     states, flowed = [], []

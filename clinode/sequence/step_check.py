@@ -100,7 +100,7 @@ def _halved(model: SequenceModel, solver: Solver, batch: IrregularBatch) -> floa
     row = row[before[row] >= 0]
     if not len(row):
         return 0.0
-    states = model.encode(batch).after.double()
+    states = model._shown(model.encode(batch).after).double()
     drive = None
     if batch.treatments is not None:
         drive = solver.drive(batch.treatments.rates(batch.n_rows)[row].double())

@@ -35,7 +35,9 @@ def rest_of(system):
     return clinode.find_equilibria(system, u=U, box=[(-300.0, 300.0)] * system.n_states)[0]
 
 
-@pytest.fixture(params=["linear-latent-ode", "ode-rnn", "neural-flow", "gru-ode-bayes"])
+@pytest.fixture(
+    params=["linear-latent-ode", "ode-rnn", "neural-flow", "gru-ode-bayes", "latent-sde"]
+)
 def learned(request, classified, build):
     return build(classified, request.param).latent_system
 

@@ -4,8 +4,9 @@ import torch
 
 from clinode.sequence.bounded_field import BoundedField
 from clinode.sequence.exponential_steps import ExponentialSteps
-from clinode.sequence.gated_course import run_through
+from clinode.sequence.gated_course import read_back, run_through
 from clinode.sequence.layers import gated_update
+from clinode.sequence.views import views_of
 
 DOUBLE = torch.float64
 
@@ -20,8 +21,11 @@ def parts(records, steepness=1.0, hidden=6):
     return field, recur.requires_grad_(), generator
 
 
-def row_by_row(field, inward, recur, batch, reverse):
-    """Each record on its own, the field's own flow over each gap, one gated update a row."""
+def row_by_row(field, inward, recur, batch, last=None):
+    """Each record on its own, the field's own flow over each gap, one gated update a row.
+
+    Against time from `last` of each record, where that is given.
+    """
     states = torch.zeros(batch.n_rows, recur.shape[1], dtype=inward.dtype)
     flowed = torch.zeros_like(states)
     drives = doses = None
@@ -30,11 +34,11 @@ def row_by_row(field, inward, recur, batch, reverse):
         doses = field.drive(batch.treatments.impulses(batch.n_rows))
     for subject in range(len(batch)):
         rows = (batch.row_subject == subject).nonzero()[:, 0].tolist()
-        order = rows[::-1] if reverse else rows
+        order = rows if last is None else [r for r in rows if r <= last[subject]][::-1]
         state = torch.zeros(1, recur.shape[1], dtype=inward.dtype)
         for place, row in enumerate(order):
             if place:
-                passed = order[place - 1] if reverse else row
+                passed = row if last is None else order[place - 1]
                 steps = ExponentialSteps(*field.steps(batch.gap[passed : passed + 1]))
                 drive = None if drives is None else drives[passed : passed + 1]
                 state = field.flow(state, steps, drive)
@@ -46,12 +50,9 @@ def row_by_row(field, inward, recur, batch, reverse):
     return states, flowed
 
 
-@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("steepness", [1.0, 20.0])
 @pytest.mark.parametrize("is_treated", [True, False])
-def test_records_are_run_through_as_one_by_one(
-    classified, untreated, reverse, steepness, is_treated
-):
+def test_records_are_run_through_as_one_by_one(classified, untreated, steepness, is_treated):
     records = classified if is_treated else untreated
     field, recur, generator = parts(records, steepness)
     batch = records.batch(np.arange(8), DOUBLE)
@@ -59,10 +60,31 @@ def test_records_are_run_through_as_one_by_one(
     given = [inward, recur, field.log_decay, field.bend, field.push, field.bend_offset]
     results = []
     for function in (run_through, row_by_row):
-        states, flowed = function(field, inward, recur, batch, reverse=reverse)
+        states, flowed = function(field, inward, recur, batch)
         loss = (states**2).sum() + flowed.sum()
         results.append([states, flowed, *torch.autograd.grad(loss, given)])
     for ours, expected in zip(*results, strict=True):
         error = (ours - expected).abs().max() / expected.abs().max()
         assert error.item() < 1e-10
     assert (results[0][2] != 0).any(dim=1).sum() == batch.is_observed.sum()
+
+
+@pytest.mark.parametrize("steepness", [1.0, 20.0])
+@pytest.mark.parametrize("is_treated", [True, False])
+def test_views_are_read_back_as_one_by_one(classified, untreated, steepness, is_treated):
+    records = classified if is_treated else untreated
+    field, recur, generator = parts(records, steepness)
+    batch = records.batch(np.arange(2, 10), DOUBLE)
+    inward = torch.randn(batch.n_rows, 18, generator=generator, dtype=DOUBLE).requires_grad_()
+    seen = [((batch.row_subject == k) & batch.is_observed).nonzero()[:, 0] for k in range(8)]
+    last = torch.stack([rows[len(rows) // 2] for rows in seen])
+    views = views_of(batch, torch.arange(8), last)
+    expected, _ = row_by_row(field, inward, recur, batch, last)
+    states = read_back(field, inward, recur, batch, views)
+    given = [inward, recur, field.log_decay, field.bend, field.push]
+    results = [
+        [of, *torch.autograd.grad((of**2).sum(), given)] for of in (states, expected[views.row])
+    ]
+    for ours, other in zip(*results, strict=True):
+        assert ((ours - other).abs().max() / other.abs().max()).item() < 1e-10
+    assert views.row[views.begins].tolist() == list(range(8))  # to the first row of each

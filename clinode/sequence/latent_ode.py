@@ -1,0 +1,109 @@
+"""Latent ODE: a hidden start for each record, and a field that runs on from it by itself.
+
+After Rubanova et al. 2019 (arXiv:1907.03907). An ODE-RNN reads the record against time and tells
+where its state may have started; every measurement is then read from the course of the field from
+there, under the treatments. What was known at an earlier time is told from the record up to then
+alone. Each subject has times of its own.
+"""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from clinode.cohort import IrregularBatch
+from clinode.sequence.exponential_steps import Solver
+from clinode.sequence.latent_path import LatentPath
+from clinode.sequence.model import SequenceModel
+from clinode.sequence.readout import Encoding
+from clinode.sequence.variation import MeasurementNoise
+from clinode.system import System
+
+
+class LatentODE(SequenceModel):
+    """A normal start told by an encoder, a bounded field from there, a statistics tower.
+
+    Predictions read the course from the mean of the start; training adds the evidence lower bound
+    of courses from starts that are drawn.
+
+    Args:
+        latent: Width of the state.
+        hidden: Width of the encoder's state.
+        field_hidden: Width of the bounded terms of both fields.
+        likelihood_weight: Of the lower bound, a measured value, in the loss.
+
+    The other arguments are those of every family, see `SequenceModel`.
+    """
+
+    name = "latent-ode"
+    flow_error = 1e-5
+
+    def __init__(
+        self,
+        latent: int = 24,
+        hidden: int = 48,
+        field_hidden: int = 32,
+        likelihood_weight: float = 0.3,
+        dropout: float | None = None,
+        statistics_dropout: float | None = None,
+        statistics_members: int | None = None,
+        statistics_hidden: int | None = None,
+        head_hidden: int | None = None,
+        static_code: int = 16,
+        auxiliary_weight: float = 0.4,
+        next_observation_weight: float = 0.3,
+        drop_variable: float = 0.1,
+        drop_observation: float = 0.1,
+    ):
+        super().__init__(locals())
+
+    def _construct(self, generator: torch.Generator) -> tuple[int, int]:
+        settings = self.settings
+        sizes = settings.latent, settings.hidden, settings.field_hidden
+        self.path = LatentPath(*sizes, self.schema, generator)
+        self.noise = MeasurementNoise(len(self.schema.variables))
+        self.norm = nn.LayerNorm(settings.latent)
+        return settings.latent, settings.latent
+
+    @property
+    def solver(self) -> Solver:
+        """That of the field that runs on from the start."""
+        return self.path.field.solver
+
+    @property
+    def latent_system(self) -> System:
+        """x' = -a x + W tanh(U x + b) + B u, y = the decoded variables in original units."""
+        self._require_built()
+        rate, decoder = self.memory.rate, self.decoder
+        return self.path.field.system(rate, decoder, self.latent_low, self.latent_high, self.schema)
+
+    def _run(
+        self, batch: IrregularBatch, remembered: Float[Tensor, "row variable"]
+    ) -> tuple[Float[Tensor, "row kept"], Float[Tensor, "row latent"]]:
+        """Kept of a row are its state, told by the whole record, and the start of the record."""
+        return self.path.rows(batch, remembered)
+
+    def _carry(
+        self,
+        batch: IrregularBatch,
+        states: Float[Tensor, "row kept"],
+        query_time: Float[Tensor, "batch query"],
+        row: Int64[Tensor, "batch query"],
+    ) -> Float[Tensor, "batch query latent"]:
+        return self.path.carry(batch, self.memory.before(batch), states, query_time, row)
+
+    def _features(
+        self, states: Float[Tensor, "*place latent"], remembered: Float[Tensor, "*place variable"]
+    ) -> Float[Tensor, "*place feature"]:
+        return self.norm(states)
+
+    def _shown(self, kept: Float[Tensor, "*place kept"]) -> Float[Tensor, "*place latent"]:
+        return kept[..., : self.settings.latent]
+
+    def _own_loss(
+        self, batch: IrregularBatch, encoding: Encoding, generator: torch.Generator | None
+    ) -> Float[Tensor, ""]:
+        """The negative evidence lower bound of the records, a measured value."""
+        states, cost = self.path.sample(batch, encoding.after, generator)
+        expected = self.decoder(torch.cat([states, self.memory.before(batch)], dim=1))
+        bound = self.noise.log_likelihood(batch, expected) - cost.sum()
+        return -self.settings.likelihood_weight * bound / batch.mask.sum().clamp(min=1)
