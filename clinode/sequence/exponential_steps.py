@@ -6,7 +6,7 @@ number of steps of its own, which depend on its gap and on the field, never on t
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -67,22 +67,57 @@ def exponential_steps(
 
 
 def phi_functions(z: Float[Tensor, "*shape"]) -> tuple[Tensor, Tensor, Tensor]:
-    """phi_1, phi_2 and phi_3 of z <= 0.
+    """phi_1, phi_2 and phi_3 of z <= 0, differentiable."""
+    if torch._C._are_functorch_transforms_active() or not z.requires_grad:
+        return _phi(z)[:3]
+    return _PhiFunctions.apply(z)  # pyright: ignore[reportReturnType]  # torch does not say
+
+
+def _phi(z: Float[Tensor, "*shape"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """phi_1 to phi_4, in operations that autograd follows.
 
     By recursion from phi_1 where z <= -1; nearer to 0 that would cancel, so there a Taylor series
-    of phi_3 is taken and the recursion run backwards.
+    of phi_4 is taken and the recursion run backwards.
     """
     is_small = z > -1
     near, far = torch.where(is_small, z, 0.0), torch.where(is_small, -1.0, z)
-    series = torch.full_like(z, 1 / math.factorial(17))
-    for order in range(16, 2, -1):  # sum of z^k / (k + 3)!
-        series = series * near + 1 / math.factorial(order)
+    most = 17 if z.dtype == torch.float64 else 12  # terms that count
+    series = torch.full_like(z, 1 / math.factorial(most + 1))
+    for order in range(most, 3, -1):  # sum of z^k / (k + 4)!
+        series = torch.add(1 / math.factorial(order), series * near)
     one = torch.expm1(far) / far
     two = (one - 1) / far
-    three = torch.where(is_small, series, (two - 0.5) / far)
-    two = torch.where(is_small, series * near + 0.5, two)
+    three = (two - 0.5) / far
+    four = torch.where(is_small, series, (three - 1 / 6) / far)
+    three = torch.where(is_small, series * near + 1 / 6, three)
+    two = torch.where(is_small, three * near + 0.5, two)
     one = torch.where(is_small, two * near + 1, one)
-    return one, two, three
+    return one, two, three, four
+
+
+class _PhiFunctions(torch.autograd.Function):
+    """They are their own derivatives: phi_k' = phi_k - k phi_{k+1}."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        one, two, three, four = _phi(z)
+        ctx.save_for_backward(z, one, two, three, four)
+        return one, two, three
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # as torch wants it written
+        ctx: Any, on_one: Tensor, on_two: Tensor, on_three: Tensor
+    ) -> Tensor:
+        z, one, two, three, four = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated once more
+            own = z.view_as(z)
+            found = torch.autograd.grad(
+                _phi(own)[:3], own, (on_one, on_two, on_three), create_graph=True
+            )
+            return found[0]
+        at = on_one * (one - two)
+        at.addcmul_(on_two, torch.sub(two, three, alpha=2))
+        return at.addcmul_(on_three, torch.sub(three, four, alpha=3))
 
 
 def steps_over(

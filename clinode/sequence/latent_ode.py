@@ -16,6 +16,7 @@ from clinode.sequence.latent_path import LatentPath
 from clinode.sequence.model import SequenceModel
 from clinode.sequence.readout import Encoding
 from clinode.sequence.variation import MeasurementNoise
+from clinode.sequence.views import whole_records
 from clinode.system import System
 
 
@@ -103,7 +104,9 @@ class LatentODE(SequenceModel):
         self, batch: IrregularBatch, encoding: Encoding, generator: torch.Generator | None
     ) -> Float[Tensor, ""]:
         """The negative evidence lower bound of the records, a measured value."""
-        states, cost = self.path.sample(batch, encoding.after, generator)
+        views = whole_records(batch)
+        start = self.path.told_by(encoding.after, views)
+        states, cost = self.path.sample(batch, views, start, generator)
         expected = self.decoder(torch.cat([states, self.memory.before(batch)], dim=1))
         bound = self.noise.log_likelihood(batch, expected) - cost.sum()
         return -self.settings.likelihood_weight * bound / batch.mask.sum().clamp(min=1)

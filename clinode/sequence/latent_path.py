@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch, Preprocessor
+from clinode.errors import ArgumentError
 from clinode.sequence.bounded_field import BoundedField
 from clinode.sequence.gated_course import read_back
 from clinode.sequence.guide import Along, Guide
@@ -126,35 +127,43 @@ class LatentPath(nn.Module):
     def sample(
         self,
         batch: IrregularBatch,
-        kept: Float[Tensor, "row kept"],
+        views: Views,
+        start: Start,
         generator: torch.Generator | None,
     ) -> tuple[Float[Tensor, "row state"], Float[Tensor, " batch"]]:
         """States at rows of a path drawn for each record, and the divergence from the prior.
 
         Args:
             batch: The records.
-            kept: Of them, by `rows`.
+            views: Of the whole of each, see `whole_records`.
+            start: What they tell.
             generator: Feeds the draw; None takes what is likeliest.
         """
-        n, n_states = len(batch), self.n_states
-        mean, log_spread = kept[:n, n_states : 3 * n_states].chunk(2, dim=1)  # of first rows
-        cost = divergence_from_standard(mean, log_spread)
-        state = mean
+        state, noise = start.mean, None
         if generator is not None:
-            state = mean + torch.exp(log_spread) * _normal(mean, generator)
-        subject = torch.arange(n, device=mean.device)
-        views = views_of(batch, subject, observed_row(batch, batch.last_row))
-        context = kept[views.row, 3 * n_states :]
-        course = self._course(batch, views, context, batch.last_row)
-        noise = None
-        if self.guide is not None and course.along is not None and generator is not None:
-            drawn = _normal(state.new_empty(len(course.steps.gap), n_states), generator)
-            noise = self.guide.noise(course.steps, course.along, drawn)
+            state = state + torch.exp(start.log_spread) * _normal(state.shape, state, generator)
+        course = self._course(batch, views, start.context, batch.last_row)
+        if course.along is not None and generator is not None:
+            shape = len(course.steps.gap), self.n_states
+            drawn = _normal(torch.Size(shape), state, generator)
+            noise = self._guide.noise(course.steps, course.along, drawn)
         states = self._solve(batch, course, state, noise)
-        if self.guide is not None and course.along is not None:
-            cost = cost + self.guide.cost(course.items, course.steps, course.along, states)
-        rows = torch.arange(batch.n_rows, device=subject.device)
+        cost = divergence_from_standard(start.mean, start.log_spread)
+        if course.along is not None:
+            cost = cost + self._guide.cost(course.items, course.steps, course.along, states)
+        rows = torch.arange(batch.n_rows, device=state.device)
         return self._at(batch, course, states, batch.row_subject, rows), cost
+
+    def told_by(self, kept: Float[Tensor, "row kept"], views: Views) -> Start:
+        """What views of whole records told, as `rows` kept it.
+
+        Args:
+            kept: Of each row.
+            views: Of the whole of each record.
+        """
+        n = self.n_states
+        first = kept[: len(views.subject)]  # row of each record
+        return Start(first[:, n : 2 * n], first[:, 2 * n : 3 * n], kept[views.row, 3 * n :])
 
     def tell(
         self, batch: IrregularBatch, remembered: Float[Tensor, "row variable"], views: Views
@@ -209,6 +218,12 @@ class LatentPath(nn.Module):
         hours = (query_time - since).clamp(min=0).to(batch.dtype)
         return self.field.after(held, hours, batch, row)
 
+    @property
+    def _guide(self) -> Guide:
+        if self.guide is None:
+            raise ArgumentError("this path has no guide")
+        return self.guide
+
     def _likeliest(
         self,
         batch: IrregularBatch,
@@ -262,6 +277,6 @@ class LatentPath(nn.Module):
         return at_rows(self.field, batch, items, steps, states, view, row, decay=decay)
 
 
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    shape, device = like.shape, generator.device
+def _normal(shape: torch.Size, like: Tensor, generator: torch.Generator) -> Tensor:
+    device = generator.device
     return torch.randn(shape, generator=generator, device=device, dtype=like.dtype)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from clinode.cohort import IrregularBatch
+from clinode.sequence.inputs import observed_row
 
 
 class Views(NamedTuple):
@@ -57,6 +58,15 @@ def views_of(
     return Views(subject, last, owner, row, back == 0)
 
 
+def whole_records(batch: IrregularBatch) -> Views:
+    """Views of every record up to its last row with an observation."""
+    return views_of(
+        batch,
+        torch.arange(len(batch), device=batch.time.device),
+        observed_row(batch, batch.last_row),
+    )
+
+
 def whole_and_growing(batch: IrregularBatch) -> tuple[Views, Int64[Tensor, " row"]]:
     """Views of every record: all of it, nothing of it, and its first 1, 2, 4, 8, ... observed rows.
 
@@ -68,15 +78,13 @@ def whole_and_growing(batch: IrregularBatch) -> tuple[Views, Int64[Tensor, " row
     n = len(batch)
     subject = torch.arange(n, device=batch.time.device)
     rows = torch.arange(batch.n_rows, device=subject.device)
-    last_row = batch.last_row
-    whole = torch.where(batch.is_observed[last_row], last_row, batch.last_observed[last_row])
     count = batch.count(batch.is_observed)
     ends = batch.is_observed & ((count & (count - 1)) == 0)
     anchor = rows[ends]
     views = views_of(
         batch,
         torch.cat([subject, subject, batch.row_subject[anchor]]),
-        torch.cat([whole, torch.full_like(subject, -1), anchor]),
+        torch.cat([observed_row(batch, batch.last_row), torch.full_like(subject, -1), anchor]),
     )
     bits = max(int(count.max()).bit_length(), 1)
     table = (n + subject).unsqueeze(1).repeat(1, bits + 1)  # by the bits of a count; 0 for none

@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from clinode.sequence.stretches import lay_out, solve, step_over, treatment_changes
-from clinode.sequence.views import views_of
+from clinode.sequence.views import views_of, whole_records
 
 DOUBLE = torch.float64
 
@@ -98,6 +98,7 @@ def test_the_bound_of_the_true_posterior_is_the_evidence(untreated, build):
         precision = 1 + (h**2 / noise).sum()
         mean, spread = (h * y / noise).sum() / precision, precision**-0.5
         kept, _ = told(model, batch)
+        views = whole_records(batch)
 
         def with_start(at):
             changed = kept.clone()
@@ -107,10 +108,12 @@ def test_the_bound_of_the_true_posterior_is_the_evidence(untreated, build):
 
         bound = 0.0
         for side in (-1.0, 1.0):  # exact for what is quadratic in a normal variable
-            states, _ = path.sample(batch, with_start(mean + side * spread), None)
+            states, _ = path.sample(
+                batch, views, path.told_by(with_start(mean + side * spread), views), None
+            )
             expected = model.decoder(torch.cat([states, model.memory.before(batch)], dim=1))
             bound += model.noise.log_likelihood(batch, expected) / 2
-        _, cost = path.sample(batch, with_start(mean), None)
+        _, cost = path.sample(batch, views, path.told_by(with_start(mean), views), None)
         assert abs(bound - cost.sum() - evidence.log_prob(y)).item() < 1e-8
 
 
@@ -156,7 +159,8 @@ def test_what_a_pull_costs_is_half_its_square_over_time(untreated, build):
         guide.log_gain.fill_(-math.inf)  # nothing gives way
         kept, _ = told(model, batch)
         kept[:, path.n_states : 3 * path.n_states] = 0.0  # the start costs nothing
-        _, cost = path.sample(batch, kept, None)
+        views = whole_records(batch)
+        _, cost = path.sample(batch, views, path.told_by(kept, views), None)
         observed = torch.where(batch.is_observed)[0].tolist()
         expected, hour = 0.0, 0.0
         for row in observed:
