@@ -14,17 +14,20 @@ KINDS = ("static", "observation", "input")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Attributions:
-    """What moved the output of a model, event by event, on the logit.
+    """What moved the output of a model, event by event.
 
     Args:
         events: One row a measured value, treatment and known static of every subject whose map is
             not withheld; see `to_pandas`.
         gates: One row a subject: subject_id, prediction_time (h), output (logit), base (logit at
             the baseline), gap (completeness gap relative to max(|output - base|, 0.1)), rows_used
-            (evaluations of the model), withheld, why.
+            (evaluations of the model), withheld, why, standard_error (the largest of any row where
+            attributions were drawn at random, 0 where not, NaN where it is not known).
         method, baseline: The words that chose them.
         outcome: What the model predicts.
         tolerance: The gap above which a map is withheld.
+        players: What one row stands for: an "event", a "variable", or a variable in a "window".
+        scale: Unit of output and attributions, in words.
     """
 
     events: pd.DataFrame
@@ -33,13 +36,16 @@ class Attributions:
     baseline: str
     outcome: str
     tolerance: float
+    players: str = "event"
+    scale: str = "log odds"
 
     def to_pandas(self) -> pd.DataFrame:
         """One row an event: subject_id, kind, time, variable, value, attribution.
 
         Kind is "observation", "static" or "input". Time is in hours, of a treatment its start, of a
-        static NaN. Values are in original units. Attributions are on the logit; of "saliency" they
-        are slopes, logit per training standard deviation.
+        static NaN; where a row stands for a variable NaN, for a window its begin. Values are in
+        original units, NaN where a row stands for several. Attributions are in units of `scale`; of
+        "saliency" they are slopes, those per training standard deviation.
         """
         return self.events.copy()
 
@@ -50,6 +56,8 @@ class Attributions:
             "baseline": self.baseline,
             "outcome": self.outcome,
             "tolerance": self.tolerance,
+            "players": self.players,
+            "scale": self.scale,
             "gates": _records(self.gates),
             "events": _records(self.events),
         }

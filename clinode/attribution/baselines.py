@@ -43,26 +43,34 @@ class BaselineConfig:
     sex: np.ndarray
 
 
-def baseline_named(name: str) -> Callable[[RecordRows, BaselineConfig], Tensor]:
-    """The baseline that a word picks.
+def baseline_named(
+    name: str, *, may_delete: bool = False
+) -> Callable[[RecordRows, BaselineConfig], Tensor] | None:
+    """The baseline that a word picks; None for "delete".
+
+    Args:
+        name: The word.
+        may_delete: Whether the method leaves entries out, so that they may never have been there.
 
     Raises:
         ArgumentError: It is not one of gradient methods, or unknown.
     """
     if name in BASELINES:
         return BASELINES[name]
+    if name == "delete" and may_delete:
+        return None
     if name == "delete":
         raise ArgumentError(
             "the baseline 'delete' removes events one after another, so there is no path from it "
             "to the record along which a gradient could be taken",
-            fix=f"use one of {', '.join(BASELINES)}",
+            fix=f'use one of {", ".join(BASELINES)}, or method="shapley"',
         )
     if name in ("zero", "zeros", "0"):
         raise ArgumentError(
             "a baseline of zero in original units is no value that a subject could have",
             fix=f"use one of {', '.join(BASELINES)}",
         )
-    raise ArgumentError(f"unknown baseline {name!r}; there are: {', '.join(BASELINES)}")
+    raise ArgumentError(f"unknown baseline {name!r}; there are: {', '.join(BASELINES)}, delete")
 
 
 def cohort_mean(rows: RecordRows, config: BaselineConfig) -> Float[Tensor, "row width"]:

@@ -16,13 +16,29 @@ from clinode.attribution.baselines import (
     read_normal_ranges,
     sex_of,
 )
+from clinode.attribution.coalitions import Game, against
 from clinode.attribution.events import given_events, known_statics, measured_events
 from clinode.attribution.explained import explained_of
-from clinode.attribution.methods import MethodConfig, RowAttributions, explain_rows, method_named
+from clinode.attribution.methods import (
+    COALITIONS,
+    MethodConfig,
+    RowAttributions,
+    check_method,
+    explain_game,
+    explain_rows,
+)
 from clinode.attribution.rows import RecordRows
 from clinode.cohort import Cohort, PackedRecords
 from clinode.errors import ArgumentError
 from clinode.training import Run
+
+PLAYERS = {
+    "shapley": "variable",
+    "kernel_shap": "variable",
+    "event_deletion": "event",
+    "occlusion": "window",
+}
+"""What comes and goes together where nothing else is said."""
 
 _RECORDS_AT_ONCE = 1024  # a converged record leaves the batch, so many are needed to keep it full
 
@@ -35,50 +51,85 @@ def explain(
     *,
     at: float | None = None,
     subjects: Sequence[Any] | np.ndarray | None = None,
+    output: str | None = None,
+    hours: float | None = None,
+    players: str | None = None,
     tolerance: float = 0.01,
     window: float | None = None,
+    occluded_hours: float = 6.0,
     normal_ranges: pd.DataFrame | Path | str | None = None,
     n_steps: int = 50,
+    n_samples: int = 200,
+    n_pairs: int = 16,
+    seed: int = 0,
     batch_size: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> Attributions:
-    """What moved the logit of each subject, compared with a baseline, event by event.
+    """What moved the output of each subject, compared with a baseline, event by event.
 
     One row a measured value at or before the prediction time, a treatment begun by then, and a
     static that is known. Nothing that was not measured has a row. A subject whose attributions do
-    not sum to the change of the logit within the tolerance has no rows: `gates` says why. The model
-    is evaluated in float64.
+    not sum to the change of the output within the tolerance has no rows: `gates` says why. The
+    model is evaluated in float64.
+
+    The output is the log odds of a label, of an event of a cause by some hours, or the forecast of
+    a variable in standard deviations of the training part.
 
     An attribution describes the model and holds for the baseline it was taken against.
 
     Args:
-        run: A run that classifies.
+        run: A run that classifies, forecasts or tells survival.
         cohort: Its variables must be known to the run.
-        method: "integrated_gradients" (adaptive, error-controlled), "captum_integrated_gradients"
-            (fixed steps), "saliency" (gradient with its sign) or "input_x_gradient".
+        method: By gradients: "integrated_gradients" (adaptive, error-controlled),
+            "captum_integrated_gradients" (fixed steps), "saliency" (gradient with its sign),
+            "input_x_gradient", "gradient_shap" (drawn, with its error). By leaving out: "shapley"
+            (exact up to 10 players, else orders drawn in pairs, with their error), "kernel_shap"
+            (up to 64 players), "event_deletion" (each event alone), "occlusion" (each variable in
+            each stretch of time alone).
         baseline: "cohort_mean" (training mean of each variable), "normal" (midpoint of the
-            reference interval) or "carry" (last value before the window, which explains change).
+            reference interval), "carry" (last value before the window, which explains change) or
+            "delete" (never measured; only for methods that leave out).
         at: Prediction time in hours; None takes each subject's own, its last where it has several.
+        output: Label, variable that is forecast, or number of the cause; None takes the first, of a
+            forecast it must be named.
+        hours: Of a forecast, how far ahead (None: its horizon); of survival, by when (None: the
+            middle horizon).
+        players: What "shapley" and "kernel_shap" let come and go together: "variable" (all its
+            values; a table with one row a variable) or "event". None takes "variable".
         subjects: Whose map is wanted; None for all.
         tolerance: Largest completeness gap relative to max(|change of the logit|, 0.1).
         window: Of "carry", hours before the prediction time; None is half of the training window.
         normal_ranges: Of "normal", rows beside or in place of the shipped ones: a table or a CSV
             file with the columns variable, unit, sex, low, high, source.
+        occluded_hours: Of "occlusion", the length of a stretch, counted back from the prediction.
         n_steps: Of "captum_integrated_gradients".
+        n_samples: Of "gradient_shap".
+        n_pairs: Of "shapley", orders drawn, each with its reverse.
+        seed: Of what is drawn.
         batch_size: Records evaluated in one call of the model.
         progress: Called with (subjects done, all subjects).
 
     Raises:
-        ArgumentError: The run does not classify; the method or baseline is refused or unknown; a
-            measured variable has no reference interval; a subject is not in the cohort.
+        ArgumentError: The run has no such output; the method or baseline is refused or unknown, or
+            they do not go together; a measured variable has no reference interval; a subject is not
+            in the cohort.
         SchemaError: The cohort has a variable that the training part did not have, or the table of
             reference intervals is malformed.
     """
-    method_named(method)
-    choose = baseline_named(baseline)
-    config = MethodConfig(tolerance=tolerance, n_steps=n_steps, batch_size=batch_size)
-    outcome = explained_of(run.task, run.schema).name
+    check_method(method)
+    choose = baseline_named(baseline, may_delete=method in COALITIONS)
+    group = _players_of(method, players)
+    config = MethodConfig(
+        tolerance=tolerance,
+        n_steps=n_steps,
+        n_samples=n_samples,
+        n_pairs=n_pairs,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    explained = explained_of(run.task, run.schema, output, hours)
     _check_hours(window, at)
+    _check_hours(occluded_hours, None)
     records = PackedRecords.build(cohort, run.schema, run.task, with_targets=False, at=at)
     positions = _last_of_each(records, cohort, subjects)
     observed = measured_events(cohort, records, positions)
@@ -95,10 +146,17 @@ def explain(
     parts: list[pd.DataFrame] = []
     for start in range(0, len(positions), _RECORDS_AT_ONCE):
         chosen = longest_first[start : start + _RECORDS_AT_ONCE]
-        rows = RecordRows(run.model, records, positions[chosen])
-        reference = choose(rows, replace(options, sex=options.sex[chosen]))
+        rows = RecordRows(run.model, records, positions[chosen], explained)
+        reference = None
+        if choose is not None:
+            reference = choose(rows, replace(options, sex=options.sex[chosen]))
         report = None if progress is None else _shifted(progress, start, len(positions))
-        found = explain_rows(rows, rows.x, reference, method, replace(config, progress=report))
+        here = replace(config, progress=report)
+        if reference is not None and method not in COALITIONS:
+            found = explain_rows(rows, rows.x, reference, method, here)
+        else:
+            value = rows.without if reference is None else against(rows, rows.x, reference)
+            found = explain_game(Game(value, rows.players(group, occluded_hours)), method, here)
         observed.receive(found.values.numpy(), rows.measured, chosen)
         given.receive(found.values.numpy(), rows.given, chosen)
         statics.receive(found.values.numpy(), rows, chosen)
@@ -106,16 +164,52 @@ def explain(
     gates = pd.concat(parts, ignore_index=True).iloc[np.argsort(longest_first)]
     instances = records.instances.iloc[positions].reset_index(drop=True)
     gates = pd.concat([instances, gates.reset_index(drop=True)], axis=1)
+    tables = [statics.table(), observed.table("observation"), given.table("input")]
+    if group != "event":
+        until = records.prediction_time[positions]
+        tables = [_together(table, group, until, occluded_hours) for table in tables]
     return Attributions(
-        events=_events(
-            [statics.table(), observed.table("observation"), given.table("input")], gates
-        ),
+        events=_events(tables, gates),
         gates=gates,
         method=method,
         baseline=baseline,
-        outcome=outcome,
+        outcome=explained.name,
         tolerance=tolerance,
+        players=group,
+        scale=explained.scale,
     )
+
+
+def _players_of(method: str, players: str | None) -> str:
+    if method not in PLAYERS:
+        if players not in (None, "event"):
+            raise ArgumentError(f"{method!r} credits every event by itself: leave players out")
+        return "event"
+    if players is None or players == PLAYERS[method]:
+        return PLAYERS[method]
+    if method in ("event_deletion", "occlusion") or players not in ("event", "variable"):
+        raise ArgumentError(
+            f"players of {method!r} cannot be {players!r}",
+            fix=f'leave it out, which means "{PLAYERS[method]}"; shapley and kernel_shap also '
+            'take "event"',
+        )
+    return players
+
+
+def _together(table: pd.DataFrame, group: str, until: np.ndarray, hours: float) -> pd.DataFrame:
+    """One row a player of measurements or treatments: times are the begin of its stretch, or none.
+
+    Values are left out: there is not one.
+    """
+    if not len(table) or table["kind"].iloc[0] == "static":
+        return table
+    end = until[table["record"].to_numpy()]
+    stretch = np.maximum(np.floor((end - table["time"].to_numpy()) / hours), 0)
+    begin = end - (stretch + 1) * hours if group == "window" else np.zeros(len(table))
+    keys = ["record", "kind", "time", "variable"]
+    groups = table.assign(time=begin).groupby(keys, sort=True, observed=True, as_index=False)
+    summed = groups.agg(attribution=("attribution", "sum")).assign(value=np.nan)
+    return summed if group == "window" else summed.assign(time=np.nan)
 
 
 def _check_hours(window: float | None, at: float | None) -> None:
@@ -149,7 +243,10 @@ def _shifted(
 def _gates(found: RowAttributions) -> pd.DataFrame:
     """What is known of each map."""
     names = ("output", "base", "gap", "rows_used", "withheld", "why")
-    return pd.DataFrame({name: getattr(found, name) for name in names})
+    table = pd.DataFrame({name: getattr(found, name) for name in names})
+    if found.error is None:
+        return table.assign(standard_error=0.0)
+    return table.assign(standard_error=found.error.amax(dim=1).numpy())
 
 
 def _events(tables: list[pd.DataFrame], gates: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinode.attribution.methods import MethodConfig, explain_rows, method_named
+from clinode.attribution.coalitions import Game, against
+from clinode.attribution.methods import (
+    COALITIONS,
+    MethodConfig,
+    check_method,
+    explain_game,
+    explain_rows,
+)
 from clinode.errors import ArgumentError
 
 
@@ -27,6 +34,8 @@ class AttributionMap:
         withheld: (batch,) bool; the map of such a row is not to be shown.
         why: Words, one a row; empty where there is nothing to say.
         rows_used: Evaluations of the function, (batch,).
+        error: Standard errors of `values` where they were drawn at random, the shape of x; else
+            None. NaN for "kernel_shap", which does not know its own.
         method: The word that chose the method.
     """
 
@@ -38,6 +47,7 @@ class AttributionMap:
     why: tuple[str, ...]
     rows_used: np.ndarray
     method: str
+    error: Tensor | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists; None where a number is undefined."""
@@ -51,6 +61,7 @@ class AttributionMap:
             "withheld": self.withheld.tolist(),
             "why": list(self.why),
             "rows_used": self.rows_used.tolist(),
+            "error": None if self.error is None else _without_nan(self.error.tolist()),
         }
 
 
@@ -60,8 +71,12 @@ def attribute(
     baseline: Tensor,
     *,
     method: str = "integrated_gradients",
+    groups: Tensor | None = None,
     tolerance: float = 0.01,
     n_steps: int = 50,
+    n_samples: int = 200,
+    n_pairs: int = 16,
+    seed: int = 0,
     batch_size: int = 256,
 ) -> AttributionMap:
     """What each entry of x adds to function(x) compared with function(baseline).
@@ -75,10 +90,19 @@ def attribute(
         x: (batch, ...) floating point. The arithmetic of the function is that of this dtype; sums
             are float64.
         baseline: The reference, of the shape of x or broadcast to it.
-        method: "integrated_gradients", "captum_integrated_gradients", "saliency" or
-            "input_x_gradient" (gradient at x times the difference from the baseline).
+        method: By gradients: "integrated_gradients", "captum_integrated_gradients", "saliency",
+            "input_x_gradient" (gradient at x times the difference from the baseline) or
+            "gradient_shap" (drawn, with its error). By setting entries to their baseline: "shapley"
+            (exact up to 10 groups), "kernel_shap" (up to 64), "event_deletion" or "occlusion" (each
+            group alone).
+        groups: Of the shape of one row of x, whole numbers: entries that come and go together, as
+            the pixels of a patch. None: every entry by itself. What a group receives is shared
+            equally by its entries. Only for methods that leave entries out.
         tolerance: Largest completeness gap relative to max(|f(x) - f(b)|, 0.1).
         n_steps: Nodes of "captum_integrated_gradients".
+        n_samples: Draws of "gradient_shap".
+        n_pairs: Orders that "shapley" draws, each with its reverse.
+        seed: Of what is drawn.
         batch_size: Rows in one call of the function.
 
     Raises:
@@ -92,8 +116,15 @@ def attribute(
         >>> attribute(lambda x: x @ torch.tensor([1.0, -1.0, 0.5]).double(), x, baseline).values
         tensor([[ 1.0000, -2.0000,  1.5000]], dtype=torch.float64)
     """
-    config = MethodConfig(tolerance=tolerance, n_steps=n_steps, batch_size=batch_size)
-    method_named(method)
+    config = MethodConfig(
+        tolerance=tolerance,
+        n_steps=n_steps,
+        n_samples=n_samples,
+        n_pairs=n_pairs,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    check_method(method)
     if not x.is_floating_point() or x.numel() == 0:
         raise ArgumentError(
             "x must be a floating point tensor (batch, ...) with at least one entry, "
@@ -117,9 +148,14 @@ def attribute(
         return value
 
     n = len(x)
-    found = explain_rows(
-        of_rows, x.detach().reshape(n, -1), start.detach().reshape(n, -1), method, config
-    )
+    flat, reference = x.detach().reshape(n, -1), start.detach().reshape(n, -1)
+    if method in COALITIONS:
+        player = np.tile(_players(groups, x), (n, 1))
+        found = explain_game(Game(against(of_rows, flat, reference), player), method, config)
+    elif groups is not None:
+        raise ArgumentError(f"{method!r} leaves nothing out and takes no groups")
+    else:
+        found = explain_rows(of_rows, flat, reference, method, config)
     values = found.values.clone()
     values[torch.from_numpy(found.withheld)] = torch.nan
     return AttributionMap(
@@ -131,7 +167,20 @@ def attribute(
         why=tuple(found.why),
         rows_used=found.rows_used,
         method=method,
+        error=None if found.error is None else found.error.reshape(x.shape),
     )
+
+
+def _players(groups: Tensor | None, x: Tensor) -> np.ndarray:
+    """Of each entry of a flat row, the number of its group."""
+    if groups is None:
+        return np.arange(x[0].numel())
+    if groups.shape != x.shape[1:] or groups.is_floating_point() or groups.is_complex():
+        raise ArgumentError(
+            f"groups must be whole numbers of the shape of a row, {tuple(x.shape[1:])}, "
+            f"got {groups.dtype} of {tuple(groups.shape)}"
+        )
+    return np.unique(groups.reshape(-1).numpy(force=True), return_inverse=True)[1]
 
 
 def _without_nan(tree: Any) -> Any:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from clinode.attribution.explained import explained_of
+from clinode.attribution.explained import Explained
 from clinode.cohort import IrregularBatch, PackedRecords
 from clinode.sequence import SequenceModel
 
@@ -40,15 +40,22 @@ class RecordRows:
         model: Built; a float64 copy of it is evaluated, and the model itself never touched.
         records: Where the records are.
         positions: Which of them, longest first; a row each.
+        explained: The number of each record that is the function's value.
     """
 
-    def __init__(self, model: SequenceModel, records: PackedRecords, positions: np.ndarray):
+    def __init__(
+        self,
+        model: SequenceModel,
+        records: PackedRecords,
+        positions: np.ndarray,
+        explained: Explained,
+    ):
         self.records = records
         self.positions = positions
         self.device = next(model.parameters()).device
-        self._read = explained_of(records.task, records.schema).read
+        self._explained = explained
         self._model = deepcopy(model).double().eval().requires_grad_(False)
-        batch = records.batch(positions, dtype=torch.float64)
+        batch = self._batch(positions)
         cell_row, cell_variable, holder, ordinal = _cells(batch)
         self.n_statics = batch.static.shape[1]
         self._first_input = self.n_statics + int(ordinal.max(initial=-1)) + 1
@@ -82,11 +89,64 @@ class RecordRows:
         self, rows: Float[Tensor, "version width"], which: Int64[Tensor, " version"]
     ) -> Float[Tensor, " version"]:
         """The explained output of each version; `which` names the record that it is one of."""
+        batch, order = self._versions(which)
+        return self._answer(self._filled(batch, rows[order]), order)
+
+    def without(
+        self, present: Bool[Tensor, "version width"], which: Int64[Tensor, " version"]
+    ) -> Float[Tensor, " version"]:
+        """The explained output where only these entries of each record were measured or given."""
+        batch, order = self._versions(which)
+        present = present[order]
+        filled = self._filled(batch, torch.where(present, self.x[which][order], 0.0))
+        known = filled.static_mask & present[:, : self.n_statics]
+        cell_row, cell_variable, holder, ordinal = _cells(batch)
+        away = torch.zeros_like(filled.mask)
+        away[cell_row, cell_variable] = ~present[holder, self.n_statics + ordinal]
+        return self._answer(filled.replace(static_mask=known).without(away), order)
+
+    def players(self, kind: str, window: float) -> np.ndarray:
+        """Of each entry of each row, the number of its player within the row; -1 for no entry.
+
+        Args:
+            kind: "event" (every value and treatment by itself), "variable" (all of one together) or
+                "window" (those of one in the same stretch of time together). A static is one
+                player, whatever its columns.
+            window: Hours of a stretch, counted back from the prediction time.
+        """
+        schema, n_variables = self.records.schema, len(self.records.schema.variables)
+        key = np.full(self.x.shape, -1, dtype=np.int64)
+        names = [column.name for column in schema.statics]
+        static = np.array([names.index(name) for name in names], dtype=np.int64)
+        known = self.known_statics
+        key[:, : self.n_statics] = np.where(known, static, -1)
+        for entries, first in ((self.measured, 0), (self.given, n_variables)):
+            group = entries.column.astype(np.int64)
+            if kind != "event":
+                group = first + entries.variable
+            if kind == "window":
+                until = self.records.prediction_time[self.positions][entries.row]
+                stretch = np.floor((until - entries.time) / window).astype(np.int64)
+                group = group + (n_variables + len(schema.inputs)) * np.maximum(stretch, 0)
+            key[entries.row, entries.column] = self.n_statics + group
+        return np.stack([_numbered(row) for row in key]) if len(key) else key
+
+    def _batch(self, positions: np.ndarray) -> IrregularBatch:
+        after = self._explained.query_after
+        asked = None if after is None else [after]
+        return self.records.batch(positions, dtype=torch.float64, query_after=asked)
+
+    def _versions(self, which: Int64[Tensor, " version"]) -> tuple[IrregularBatch, Tensor]:
+        """The records that versions are of, longest first, and the order that sorts them so."""
         positions = self.positions[which.numpy()]
         # a batch is sorted by length, copies of a record in the order they came
-        order = torch.from_numpy(np.argsort(-self.records.lengths[positions], kind="stable"))
-        batch = self.records.batch(positions, dtype=torch.float64)
-        rows = rows[order]
+        order = np.argsort(-self.records.lengths[positions], kind="stable")
+        return self._batch(positions), torch.from_numpy(order)
+
+    def _filled(
+        self, batch: IrregularBatch, rows: Float[Tensor, "version width"]
+    ) -> IrregularBatch:
+        """The records with the entries of rows in place of their own."""
         cell_row, cell_variable, holder, ordinal = _cells(batch)
         value = rows.new_zeros(batch.value.shape).index_put(
             (torch.from_numpy(cell_row), torch.from_numpy(cell_variable)),
@@ -96,11 +156,17 @@ class RecordRows:
         if treatments is not None:
             given, given_ordinal = _given(batch)
             treatments = replace(treatments, value=rows[given, self._first_input + given_ordinal])
-        version = batch.replace(
-            value=value, static=rows[:, : self.n_statics], treatments=treatments
-        )
-        output = self._read(self._model(version.to(self.device)))
+        return batch.replace(value=value, static=rows[:, : self.n_statics], treatments=treatments)
+
+    def _answer(self, batch: IrregularBatch, order: Tensor) -> Float[Tensor, " version"]:
+        output = self._explained.read(self._model(batch.to(self.device)))
         return output.cpu()[torch.argsort(order)]
+
+
+def _numbered(key: np.ndarray) -> np.ndarray:
+    """0, 1, 2, ... for the keys of a row in their order; -1 stays."""
+    held = np.unique(key[key >= 0])
+    return np.where(key >= 0, np.searchsorted(held, key), -1)
 
 
 def _cells(batch: IrregularBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

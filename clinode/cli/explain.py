@@ -26,8 +26,17 @@ class Explaining:
         "integrated_gradients"
     )
     baseline: Annotated[
-        str, typer.Option(help="What it is measured from: cohort_mean, normal, carry.")
+        str, typer.Option(help="What it is measured from: cohort_mean, normal, carry, delete.")
     ] = "cohort_mean"
+    output: Annotated[
+        str | None, typer.Option(help="Label, forecast variable, or number of the cause.")
+    ] = None
+    hours: Annotated[
+        float | None, typer.Option(help="Of a forecast how far ahead; of survival by when.")
+    ] = None
+    players: Annotated[
+        str | None, typer.Option(help="Of shapley and kernel_shap: variable or event.")
+    ] = None
     at: Annotated[
         float | None, typer.Option(help="Prediction time in hours, other than the task's.")
     ] = None
@@ -62,6 +71,9 @@ class Explaining:
             self.method,
             self.baseline,
             at=self.at,
+            output=self.output,
+            hours=self.hours,
+            players=self.players,
             tolerance=self.tolerance,
             subjects=chosen,
         )
@@ -113,6 +125,8 @@ def _about(found: "Attributions") -> dict[str, Any]:
         "baseline": found.baseline,
         "outcome": found.outcome,
         "tolerance": found.tolerance,
+        "players": found.players,
+        "scale": found.scale,
         "subjects": len(found.gates),
         "events": len(found.to_pandas()),
         "withheld": int(withheld.sum()),

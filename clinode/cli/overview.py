@@ -2,6 +2,8 @@
 
 from clinode.cli.options import Answer
 
+DELETE = "Never measured; only for methods that leave events out."
+
 
 def overview(answer: Answer) -> None:
     """List the models, systems, readers, attribution methods and baselines."""
@@ -18,7 +20,7 @@ def overview(answer: Answer) -> None:
             ("system", known_systems()),
             ("reader", FORMATS),
             ("method", METHODS),
-            ("baseline", BASELINES),
+            ("baseline", {**BASELINES, "delete": DELETE}),
         )
         for name, thing in table_of.items()
     ]

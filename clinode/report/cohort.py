@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clinode.attribution import Attributions
+from clinode.attribution import METHODS, Attributions
 from clinode.cohort import Cohort
 from clinode.errors import printable
 from clinode.evaluation import Drift, Recalibration, calibration_curve
 from clinode.evaluation.recalibration import MEASURES as RECALIBRATION_MEASURES
 from clinode.figures import calibration_figure, data_uri, ranking_figure
 from clinode.report.timeline import label
-from clinode.report.wording import METHODS, percent, significant
+from clinode.report.wording import percent, significant
 from clinode.training import Evaluation, Run
 
 MEASURES = {
@@ -79,7 +79,7 @@ def _facts(run: Run, cohort: Cohort, attributions: Attributions) -> list[tuple[s
         ("Model", f"{type(run.model).__name__}, {run.n_parameters:,} weights"),
         ("Trained on", f"{schema.n_subjects:,} subjects, {len(schema.variables)} variables"),
         ("Observation window", f"{schema.window:g} h before the prediction time, at most"),
-        ("Explained by", METHODS.get(attributions.method, attributions.method)),
+        ("Explained by", METHODS[attributions.method]),
         ("Sites and years", None),
         ("Intended use and users", None),
         ("When not to use", None),

@@ -48,13 +48,7 @@ BASELINES = {
     "cohort_mean": "the mean of the training cohort for each variable",
     "normal": "the midpoint of the reference interval of each variable",
     "carry": "the last value before the window (so that changes are explained)",
-}
-
-METHODS = {
-    "integrated_gradients": "integrated gradients with error control for every subject",
-    "captum_integrated_gradients": "integrated gradients (Captum, fixed steps)",
-    "saliency": "saliency (gradient of the output; no completeness)",
-    "input_x_gradient": "input times gradient (no completeness)",
+    "delete": "a record in which it was never measured",
 }
 
 

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from clinode.attribution import Attributions
+from clinode.attribution.explained import LOG_ODDS
 from clinode.cohort import Classify, Cohort, Variable
 from clinode.control.portrait import Portrait
 from clinode.errors import ArgumentError, printable
@@ -68,6 +69,12 @@ def write_report(
         raise ArgumentError(
             f"pages show the risk of an outcome, and the task of this run is {kind!r}",
             fix="hand over its table of predictions and its evaluation",
+        )
+    if attributions.players != "event" or attributions.scale != LOG_ODDS:
+        raise ArgumentError(
+            "pages show what each measured event adds to the log odds of an outcome, and these "
+            f"attributions credit every {attributions.players} in {attributions.scale}",
+            fix='explain with method="integrated_gradients", or with players="event"',
         )
     position = {subject: k for k, subject in enumerate(cohort.subjects)}
     strangers = sum(subject not in position for subject in attributions.gates["subject_id"])

@@ -175,7 +175,8 @@ def test_no_call_of_the_function_gets_more_rows_than_the_batch_size(method):
         sizes.append(len(x))
         return torch.sigmoid(40 * x.mean(1))
 
-    x = torch.rand(23, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    n = 3 if method == "kernel_shap" else 23  # which draws two thousand coalitions a row
+    x = torch.rand(n, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     many = attribute(function, x, torch.full((3,), -1.0).double(), method=method, batch_size=16)
     assert max(sizes) <= 16
     one = attribute(function, x[:1], torch.full((3,), -1.0).double(), method=method, batch_size=16)
@@ -229,9 +230,7 @@ def test_deeplift_is_refused_with_its_reason(name, x, baseline):
         attribute(lambda x: x.sum(1), x, baseline, method=name)
 
 
-@pytest.mark.parametrize(
-    "name", ["gradient_shap", "shapley", "kernel_shap", "occlusion", "gradcam"]
-)
+@pytest.mark.parametrize("name", ["gradcam", "lime", "shap"])
 def test_an_unknown_method_is_told_what_there_is(name, x, baseline):
     with pytest.raises(ArgumentError, match="there are: integrated_gradients, captum_integrated"):
         attribute(lambda x: x.sum(1), x, baseline, method=name)
