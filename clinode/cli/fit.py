@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clinode.cohort import Cohort, Task
     from clinode.evaluation import Recalibration
     from clinode.training import Run
+    from clinode.training.trackers import MLflow, TensorBoard
 
 DEFAULT_MODEL = "linear-latent-ode"
 SECTIONS = ("model", "task", "fit", "seed")
@@ -76,6 +77,10 @@ def fit(
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
     device: Device = "auto",
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="tensorboard or mlflow: files beside the run to watch the fit by."),
+    ] = None,
 ) -> None:
     """Train a model on a cohort and store the run, with trivial baselines beside it.
 
@@ -83,6 +88,7 @@ def fit(
     """
     import clinode
 
+    trackers = _trackers(track or [], out)
     settings = _settings(config, changes or [])
     chosen = _model(settings.get("model", {}), model)
     followed = _followed(end, event, cause, entry, landmark)
@@ -107,6 +113,8 @@ def fit(
         f"{len(cohort):,} subjects: {len(train):,} train, {n_tune:,} tune, "
         f"{len(cohort) - len(train) - n_tune:,} are held out"
     )
+    for tracker in trackers:
+        answer.progress(f"watch it with: {tracker.shown_by}")
     run = clinode.fit(
         chosen,
         train,
@@ -117,6 +125,7 @@ def fit(
         device=device,
         config=schedule,
         progress=not answer.json,
+        trackers=trackers,
     )
     result = {"run": out, "task": run.task.to_dict(), "seed": run.seed, "metrics": run.metrics}
     if defined is not None:
@@ -270,6 +279,15 @@ def take_part(run: "Run", cohort: "Cohort", part: str) -> "Cohort":
             fix="give other data, or take --part all",
         )
     return cohort if len(chosen) == len(cohort) else cohort.select(chosen)
+
+
+def _trackers(words: list[str], out: Path) -> "list[TensorBoard | MLflow]":
+    """The trackers of these words; what they write stands beside the run."""
+    from clinode.cli.settings import check_names
+    from clinode.training.trackers import TRACKERS
+
+    check_names(words, TRACKERS, where="--track")
+    return [TRACKERS[word](out.resolve().parent / f"{word}-logs") for word in dict.fromkeys(words)]
 
 
 def _settings(path: Path | None, changes: list[str]) -> dict[str, Any]:

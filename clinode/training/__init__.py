@@ -18,13 +18,17 @@ from .meds_predictions import meds_predictions
 from .recalibrate import recalibrate
 from .run import Run, load_run
 from .stream import adaptive_forecasts
+from .trackers import MLflow, TensorBoard, Tracker
 
 __all__ = [
     "CohortClassifier",
     "Ensemble",
     "Evaluation",
     "FitConfig",
+    "MLflow",
     "Run",
+    "TensorBoard",
+    "Tracker",
     "adaptive_forecasts",
     "dense_record",
     "evaluate",

@@ -70,7 +70,7 @@ def refuse_other_call(name: str, stored: dict[str, Any], call: dict[str, Any]) -
     Raises:
         OutputError: Names the folder and up to five differences.
     """
-    there, here = _flat(_decisive(stored)), _flat(_decisive(call))
+    there, here = flat(_decisive(stored)), flat(_decisive(call))
     different = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
     if not different:
         return
@@ -85,13 +85,14 @@ def refuse_other_call(name: str, stored: dict[str, Any], call: dict[str, Any]) -
     )
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names, as "fit.epochs"."""
     if not isinstance(value, dict):
         return {prefix: value}
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        found |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
 def environment(device: torch.device | None) -> dict[str, Any]:

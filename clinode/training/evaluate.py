@@ -82,6 +82,25 @@ def evaluate(run: Run, cohort: Cohort, *, n_resamples: int = 1000, seed: int = 0
     )
 
 
+def headlines(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """The single numbers of `Evaluation.to_dict()` by name; of several tasks, "forecast/mse".
+
+    Intervals, baselines, subgroups and what is told for each variable stay in `metrics.json`.
+    """
+    found: dict[str, float] = {}
+    for name, told in evaluation.items():
+        if not isinstance(told, Mapping) or name in _BESIDE:
+            continue
+        if isinstance(told.get("value"), int | float):
+            found[name] = float(told["value"])
+        elif "value" not in told:
+            found |= {f"{name}/{inner}": value for inner, value in headlines(told).items()}
+    return found
+
+
+_BESIDE = ("baselines", "difference", "drift", "next_observation")
+
+
 def _evaluate_decoder(
     run: Run, cohort: Cohort, records: PackedRecords, options: Resampling
 ) -> dict[str, Estimate]:

@@ -7,7 +7,7 @@ arrives at the same bytes, or returns the finished run; with other arguments it 
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,13 @@ from clinode.folder import MANIFEST, check_writable, read_json, write_folder, wr
 from clinode.sequence import SequenceModel
 from clinode.sequence.step_check import check_steps
 from clinode.training.calibration import write_calibration
-from clinode.training.call import describe_call, environment, identity, refuse_other_call
+from clinode.training.call import (
+    describe_call,
+    environment,
+    flat,
+    identity,
+    refuse_other_call,
+)
 from clinode.training.checkpoint import (
     FitState,
     list_checkpoints,
@@ -40,7 +46,7 @@ from clinode.training.checkpoint import (
 )
 from clinode.training.config import FitConfig, resolve_device
 from clinode.training.drift import seen_until
-from clinode.training.evaluate import Evaluation, evaluate
+from clinode.training.evaluate import Evaluation, evaluate, headlines
 from clinode.training.interrupt import StopFlag, stopping_gently
 from clinode.training.lock import one_writer
 from clinode.training.loop import Surroundings, TrainingLoop
@@ -48,6 +54,7 @@ from clinode.training.optimise import keyed_generator, n_steps_per_epoch
 from clinode.training.progress import FitDisplay, FitLog, display
 from clinode.training.run import RUN_FORMAT, Run, load_run, plain, read_call, schema_digest
 from clinode.training.tasks import work_of
+from clinode.training.trackers import Tracker, check_trackers, tracking
 
 
 def fit(
@@ -61,6 +68,7 @@ def fit(
     device: str = "auto",
     config: FitConfig | None = None,
     progress: bool = True,
+    trackers: Sequence[Tracker] = (),
 ) -> Run:
     """Train a copy of a model, fit the baselines beside it, and store everything as a run.
 
@@ -80,6 +88,8 @@ def fit(
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         config: The schedule; None takes what is recommended for the task.
         progress: Whether to show a bar on a terminal, a line an epoch elsewhere.
+        trackers: Are told the numbers of the fit as they come, see `clinode.training.trackers`;
+            they change nothing of the result. A run that is there already is not told again.
 
     Returns:
         The run, as `load_run` reads it back. `metrics.json` and `predictions.parquet` describe the
@@ -94,6 +104,7 @@ def fit(
         ResourceError: The disk is full or memory ran out.
         Interrupted: Ctrl-C or SIGTERM came; the same call goes on.
     """
+    check_trackers(trackers)
     target = resolve_device(device)
     config = FitConfig.recommended(task) if config is None else config
     _check_parts(train, tune)
@@ -111,7 +122,7 @@ def fit(
     with one_writer(out), stopping_gently() as flag, _memory_in_words():
         if not _holds(out, call):  # another process may have finished it meanwhile
             parts = _Parts.read(train, tune, task, config)
-            job = _Job(model, parts, out, seed, target, config, call, fingerprints, flag)
+            job = _Job(model, parts, out, seed, target, config, call, fingerprints, flag, trackers)
             job.carry_out(progress)
         shutil.rmtree(_unfinished(out), ignore_errors=True)  # also one left by a kill just here
     return load_run(out, device=target.type, model=model)
@@ -164,6 +175,7 @@ class _Job:
     call: dict[str, Any]
     fingerprints: dict[str, Any]
     flag: StopFlag
+    trackers: Sequence[Tracker]
 
     def carry_out(self, progress: bool) -> None:
         folder = _unfinished(self.out)
@@ -171,10 +183,11 @@ class _Job:
         with display(steps, shown=progress) as shown:
             call_identity = _open_unfinished(folder, self.call, shown)
             state = self._latest(folder, call_identity, shown)
-            log = FitLog(folder / "log.jsonl", 0 if state is None else state.step)
+            begun = 0 if state is None else state.step
+            log = FitLog(folder / "log.jsonl", begun, self.trackers)
             log.write(
                 "start" if state is None else "resume",
-                0 if state is None else state.step,
+                begun,
                 n_steps=steps,
                 n_records=len(self.parts.positions),
                 n_left_out=len(self.parts.shown) - len(self.parts.positions),
@@ -186,9 +199,11 @@ class _Job:
                 display=shown,
                 flag=self.flag,
             )
-            loop = self._train(state, surroundings)
-            run = self._assemble(loop, shown)
-            self._write(run, loop.state, folder)
+            told = flat({key: self.call[key] for key in _TOLD}) | {"n_steps": steps}
+            with tracking(self.trackers, self.out.name, told, identity=call_identity, step=begun):
+                loop = self._train(state, surroundings)
+                run = self._assemble(loop, shown)
+                self._write(run, loop.state, folder, log)
 
     def _latest(self, folder: Path, call_identity: str, shown: FitDisplay) -> FitState | None:
         state, refused = load_latest_checkpoint(folder / "checkpoints", identity=call_identity)
@@ -259,13 +274,14 @@ class _Job:
                 fix="give the same command again: it goes on from there",
             )
 
-    def _write(self, run: Run, state: FitState, unfinished: Path) -> None:
+    def _write(self, run: Run, state: FitState, unfinished: Path, log: FitLog) -> None:
         name, cohort = self.parts.reported
         work = work_of(run.task)
         calibration, told = work.calibrate((run,), self.parts.tune, self.parts.aside)
         run = replace(run, calibration=calibration)
         evaluation = evaluate(run, cohort, n_resamples=_N_RESAMPLES[name])
         metrics = _metrics(name, evaluation, state)
+        log.write(f"evaluation of {name}", state.step, **headlines(metrics["evaluation"]))
         if told is not None:
             metrics["intervals"] = told
         predictions = work.observed(run, name, cohort)
@@ -291,6 +307,7 @@ class _Job:
         write_folder(self.out, write, kind="run")
 
 
+_TOLD = ("clinode", "model", "task", "fit", "seed")  # of a call, to those who watch
 # what was trained on flatters: enough resamples to see that, not to lean on
 _N_RESAMPLES = {"train": 200, "tune": 1000}
 

@@ -32,7 +32,8 @@ from clinode.training.optimise import (
     n_steps_per_epoch,
     update_average,
 )
-from clinode.training.progress import FitDisplay, FitLog
+from clinode.training.progress import FitDisplay, FitLog, left_in_words
+from clinode.training.time_left import TimeLeft
 
 LOG_STEPS = 50  # besides a line an epoch
 
@@ -88,6 +89,7 @@ class TrainingLoop:
         self.state = FitState(weights={}, average={}, best={}, moments={})
         if state is not None:
             self._restore(state)
+        self._left = self._time_left()
 
     def run(self) -> None:
         """Goes on until the end.
@@ -143,7 +145,8 @@ class TrainingLoop:
 
     def _step(self) -> None:
         state, config, step = self.state, self.config, self.state.step
-        batch = self._batch(step)
+        chosen = self._chosen(step)
+        batch = self.records.batch(chosen, device=self.device)
         rate = learning_rate(step, self.n_steps, config)
         self.model.train()
         self.model.zero_grad(set_to_none=True)
@@ -158,7 +161,8 @@ class TrainingLoop:
         state.step += 1
         state.loss_sum += float(loss.detach())
         state.norm_sum += float(norm)
-        self.surroundings.display.step(state.step, float(loss.detach()))
+        self._left.stepped(int(self.records.lengths[chosen].sum()))
+        self.surroundings.display.step(state.step, float(loss.detach()), self._left_in_words())
         if state.step % LOG_STEPS == 0:
             self.surroundings.log.write(
                 "steps",
@@ -170,14 +174,29 @@ class TrainingLoop:
                 seconds=self._seconds(),
             )
 
-    def _batch(self, step: int) -> IrregularBatch:
+    def _chosen(self, step: int) -> np.ndarray:
+        """Positions of the records of a step."""
         epoch, within = divmod(step, self.steps_per_epoch)
         if self._epoch_batches[0] != epoch:
             lengths = self.records.lengths[self.positions]
             batches = epoch_batches(lengths, self.config, seed=self.seed, epoch=epoch)
             self._epoch_batches = (epoch, batches)
-        chosen = self.positions[self._epoch_batches[1][within]]
-        return self.records.batch(chosen, device=self.device)
+        return self.positions[self._epoch_batches[1][within]]
+
+    def _time_left(self) -> TimeLeft:
+        rows, state = self.records.lengths, self.state
+        begun = range(state.epochs_done * self.steps_per_epoch, state.step)
+        return TimeLeft(
+            rows_per_epoch=int(rows[self.positions].sum()),
+            epochs=self.config.epochs - state.epochs_done,
+            rows_done=sum(int(rows[self._chosen(step)].sum()) for step in begun),
+        )
+
+    def _left_in_words(self) -> str:
+        config, best = self.config, self.state.best_epoch
+        earliest = (self.state.epochs_done + 1 if best is None else best) + config.patience_epochs
+        may_stop = self.tune is not None and earliest < config.epochs
+        return left_in_words(self._left.seconds, may_stop_early=may_stop)
 
     def _refuse_not_finite(self, loss: float, norm: float, batch: IrregularBatch) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
@@ -220,9 +239,11 @@ class TrainingLoop:
             gradient_norm=norm,
             seconds=self._seconds(),
         )
-        told = "" if tune_loss is None else f", tune {tune_loss:.4f}"
-        self.surroundings.display.epoch(epoch, f"loss {train_loss:.4f}{told}")
         self.save()
+        self._left.closed()
+        told = "" if tune_loss is None else f", tune {tune_loss:.4f}"
+        left = "" if self.is_finished else self._left_in_words()
+        self.surroundings.display.epoch(epoch, f"loss {train_loss:.4f}{told}", left)
 
     def _tune_loss(self) -> float | None:
         """Mean loss of the averaged weights over the tuning targets, or None if asked to stop.

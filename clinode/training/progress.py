@@ -8,7 +8,7 @@ about a subject.
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -20,10 +20,13 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
+from clinode.training.time_left import duration
+from clinode.training.trackers import Tracker
+
 Value = str | int | float | bool | None
+_OPENING = ("start", "resume")  # lines with what a tracker knows from the settings
 
 
 class FitLog:
@@ -32,10 +35,12 @@ class FitLog:
     Args:
         path: The file; what it holds up to `step` is kept, so a resumed run tells each step once.
         step: The step that the fit goes on from.
+        trackers: Are told the numbers of every line between the first and the last.
     """
 
-    def __init__(self, path: Path, step: int = 0):
+    def __init__(self, path: Path, step: int = 0, trackers: Sequence[Tracker] = ()):
         self._path = path
+        self._trackers = trackers
         lines = _lines_up_to(path, step) if path.exists() else []
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
@@ -44,6 +49,19 @@ class FitLog:
         record = {"event": event, "step": step, **{k: _finite(v) for k, v in fields.items()}}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
+        if event not in _OPENING:
+            self._tell(event, step, fields)
+
+    def _tell(self, event: str, step: int, fields: Mapping[str, Value]) -> None:
+        told = {
+            f"{event}/{name}": float(value)
+            for name, value in fields.items()
+            if isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        }
+        for tracker in self._trackers:
+            tracker.log(step, told)
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
@@ -62,15 +80,27 @@ def _finite(value: Value) -> Value:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def left_in_words(seconds: float | None, *, may_stop_early: bool) -> str:
+    """What is left to train, as "about 40 s left", or "at most" where patience may end it sooner.
+
+    Args:
+        seconds: If every epoch of the schedule runs; None gives no word.
+        may_stop_early: Whether patience can run out before the last epoch.
+    """
+    if seconds is None:
+        return ""
+    return f"{'at most' if may_stop_early else 'about'} {duration(seconds)} left"
+
+
 @runtime_checkable
 class FitDisplay(Protocol):
     """Where a fit tells a person how far it is."""
 
-    def step(self, step: int, loss: float) -> None:
-        """A training step was made."""
+    def step(self, step: int, loss: float, left: str) -> None:
+        """A training step was made; `left` as `left_in_words` says it."""
         ...
 
-    def epoch(self, epoch: int, text: str) -> None:
+    def epoch(self, epoch: int, text: str, left: str) -> None:
         """An epoch, from 1, was finished and evaluated."""
         ...
 
@@ -80,10 +110,10 @@ class FitDisplay(Protocol):
 
 
 class _Silent:
-    def step(self, step: int, loss: float) -> None:
+    def step(self, step: int, loss: float, left: str) -> None:
         pass
 
-    def epoch(self, epoch: int, text: str) -> None:
+    def epoch(self, epoch: int, text: str, left: str) -> None:
         pass
 
     def note(self, text: str) -> None:
@@ -91,11 +121,11 @@ class _Silent:
 
 
 class _Plain:
-    def step(self, step: int, loss: float) -> None:
+    def step(self, step: int, loss: float, left: str) -> None:
         pass
 
-    def epoch(self, epoch: int, text: str) -> None:
-        self.note(f"epoch {epoch}: {text}")
+    def epoch(self, epoch: int, text: str, left: str) -> None:
+        self.note(f"epoch {epoch}: {text}{left and f', {left} to train'}")
 
     def note(self, text: str) -> None:
         sys.stderr.write(f"fit: {text}\n")
@@ -105,13 +135,13 @@ class _Plain:
 class _Bar:
     def __init__(self, progress: Progress, n_steps: int):
         self._progress = progress
-        self._task = progress.add_task("fit", total=n_steps, loss="", evaluation="")
+        self._task = progress.add_task("fit", total=n_steps, loss="", left="", evaluation="")
 
-    def step(self, step: int, loss: float) -> None:
-        self._progress.update(self._task, completed=step, loss=f"loss {loss:.4f}")
+    def step(self, step: int, loss: float, left: str) -> None:
+        self._progress.update(self._task, completed=step, loss=f"loss {loss:.4f}", left=left)
 
-    def epoch(self, epoch: int, text: str) -> None:
-        self._progress.update(self._task, evaluation=f"epoch {epoch}: {text}")
+    def epoch(self, epoch: int, text: str, left: str) -> None:
+        self._progress.update(self._task, evaluation=f"epoch {epoch}: {text}", left=left)
 
     def note(self, text: str) -> None:
         self._progress.console.print(f"fit: {text}", markup=False, highlight=False)
@@ -137,8 +167,7 @@ def display(n_steps: int, *, shown: bool = True) -> Iterator[FitDisplay]:
             MofNCompleteColumn(),
             TextColumn("{task.fields[loss]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[evaluation]}"),
         )
         with Progress(*columns, console=console) as progress:

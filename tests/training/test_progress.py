@@ -37,9 +37,13 @@ def test_without_a_terminal_an_epoch_is_a_plain_line(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     with display(20) as shown:
-        shown.step(5, 0.7)
-        shown.epoch(1, "loss 0.6000, tune 0.5000")
-    assert stream.getvalue() == "fit: epoch 1: loss 0.6000, tune 0.5000\n"
+        shown.step(5, 0.7, "")
+        shown.epoch(1, "loss 0.6000, tune 0.5000", "at most 8 s left")
+        shown.epoch(2, "loss 0.5000, tune 0.4000", "")
+    assert stream.getvalue() == (
+        "fit: epoch 1: loss 0.6000, tune 0.5000, at most 8 s left to train\n"
+        "fit: epoch 2: loss 0.5000, tune 0.4000\n"
+    )
 
 
 def test_on_a_terminal_there_is_a_bar_with_loss_time_left_and_evaluation(monkeypatch):
@@ -48,11 +52,11 @@ def test_on_a_terminal_there_is_a_bar_with_loss_time_left_and_evaluation(monkeyp
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "140")
     with display(20) as shown:
-        shown.step(5, 0.7)
-        shown.epoch(1, "tune 0.5000")
+        shown.step(5, 0.7, "about 8 s left")
+        shown.epoch(1, "tune 0.5000", "about 7 s left")
         shown.note("the baselines")
     text = stream.getvalue()
-    for word in ("5/20", "loss 0.7000", "left", "tune 0.5000", "fit: the baselines"):
+    for word in ("5/20", "loss 0.7000", "about 7 s left", "tune 0.5000", "fit: the baselines"):
         assert word in text
 
 
@@ -60,7 +64,7 @@ def test_silence_is_kept(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     with display(20, shown=False) as shown:
-        shown.step(5, 0.7)
-        shown.epoch(1, "tune 0.5000")
+        shown.step(5, 0.7, "about 8 s left")
+        shown.epoch(1, "tune 0.5000", "about 7 s left")
         shown.note("the baselines")
     assert stream.getvalue() == ""
