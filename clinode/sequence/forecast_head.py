@@ -8,7 +8,7 @@ from torch.nn import functional
 from clinode.cohort import Forecast, IrregularBatch, PackedRecords, Preprocessor
 from clinode.sequence.anchor import N_SEEN, Anchor, carried_forward, hours_ahead
 from clinode.sequence.diagonal_flow import rotate, transition
-from clinode.sequence.heads import known_targets, masked_mean
+from clinode.sequence.heads import known_share, known_targets
 from clinode.sequence.inputs import REFERENCE_WINDOW
 from clinode.sequence.layers import dropout, linear, sum_by_subject
 from clinode.sequence.readout import Encoding, Head, HeadSizes, Readout, in_batches
@@ -119,18 +119,26 @@ class ForecastHead(Head):
             next_observation=encoding.next_observation,
         )
 
+    def counts(self, batch: IrregularBatch) -> Float[Tensor, " part"]:
+        """Known targets."""
+        return known_targets(batch)[1].sum().to(batch.dtype).unsqueeze(0)
+
     def loss(
-        self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
+        self,
+        batch: IrregularBatch,
+        readout: Readout,
+        auxiliary_weight: float,
+        counts: Float[Tensor, " part"],
     ) -> Float[Tensor, ""]:
         """Weighted squared error, plus .3 of the Gaussian likelihood with the error held fixed."""
         target, known = known_targets(batch)
         square = (target - readout.value) ** 2
-        squared = masked_mean(square * self.weight, known)
+        squared = known_share(square * self.weight, known, counts[0])
         log_variance = torch.zeros_like(square)
         if readout.log_variance is not None:
             log_variance = readout.log_variance
         likelihood = 0.5 * (log_variance + square.detach() * torch.exp(-log_variance))
-        return squared + 0.3 * masked_mean(likelihood, known)
+        return squared + 0.3 * known_share(likelihood, known, counts[0])
 
     def prediction_loss(self, batch: IrregularBatch, readout: Readout) -> tuple[float, int]:
         """Squared error on the standardised scale."""

@@ -192,7 +192,11 @@ class GRUODEBayes(SequenceModel):
         return torch.cat(states), torch.cat(flowed)
 
     def _own_loss(
-        self, batch: IrregularBatch, encoding: Encoding, generator: torch.Generator | None
+        self,
+        batch: IrregularBatch,
+        encoding: Encoding,
+        generator: torch.Generator | None,
+        n_measured: Float[Tensor, ""],
     ) -> Float[Tensor, ""]:
         """Likelihood before each update, and the divergence from Bayes' rule after it."""
         mask = batch.mask.to(batch.dtype)
@@ -211,5 +215,5 @@ class GRUODEBayes(SequenceModel):
         ratio = torch.exp(2 * (wanted_log - now_log))
         apart = ((wanted - now) * torch.exp(-now_log)) ** 2
         divergence = 0.5 * (ratio + apart - 1) + now_log - wanted_log
-        total = (mask * (likelihood + divergence)).sum() / mask.sum().clamp(min=1)
+        total = (mask * (likelihood + divergence)).sum() / n_measured.clamp(min=1)
         return self.settings.likelihood_weight * total

@@ -217,8 +217,16 @@ class ClassificationHead(Head):
             next_observation=encoding.next_observation,
         )
 
+    def counts(self, batch: IrregularBatch) -> Float[Tensor, " part"]:
+        """Known targets of each label and auxiliary outcome."""
+        return known_targets(batch)[1].sum(dim=0).to(batch.dtype)
+
     def loss(
-        self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
+        self,
+        batch: IrregularBatch,
+        readout: Readout,
+        auxiliary_weight: float,
+        counts: Float[Tensor, " part"],
     ) -> Float[Tensor, ""]:
         """Cross-entropy, meaned over labels, and weighted auxiliary losses of the three towers.
 
@@ -232,7 +240,7 @@ class ClassificationHead(Head):
         truth = target.expand_as(shown)
         binary = functional.binary_cross_entropy_with_logits(shown, truth, reduction="none")
         error = torch.where(self.is_binary, binary, (shown - truth) ** 2)
-        held = torch.where(known, error, 0.0).sum(dim=1) / known.sum(dim=0).clamp(min=1)
+        held = torch.where(known, error, 0.0).sum(dim=1) / counts.clamp(min=1)
         weight = torch.full_like(held[0], 1 / self.n_labels)
         weight[self.n_labels :] = auxiliary_weight
         by_tower = held @ weight
@@ -248,9 +256,11 @@ class ClassificationHead(Head):
         return float(losses[known].sum()), int(known.sum())
 
 
-def masked_mean(error: Float[Tensor, "*shape"], known: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
-    """Mean over what is known; 0 where nothing is."""
-    return torch.where(known, error, 0.0).sum() / known.sum().clamp(min=1)
+def known_share(
+    error: Float[Tensor, "*shape"], known: Bool[Tensor, "*shape"], count: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """What these errors add to a mean over `count` known ones; 0 where nothing is known."""
+    return torch.where(known, error, 0.0).sum() / count.clamp(min=1)
 
 
 def _share(target: Float[np.ndarray, " record"]) -> float:
@@ -271,10 +281,27 @@ def known_targets(batch: IrregularBatch) -> tuple[Tensor, Tensor]:
 
 
 def expectation_loss(
-    batch: IrregularBatch, expected: Float[Tensor, "row variable"]
+    batch: IrregularBatch,
+    expected: Float[Tensor, "row variable"],
+    count: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
-    """Huber loss of each row's values as expected just before it; a first row is not expected."""
+    """Huber loss of each row's values as expected just before it; a first row is not expected.
+
+    Args:
+        batch: What was measured.
+        expected: Of each row.
+        count: Of how many values it is the mean; None: those of the batch, see `n_expected`.
+    """
     error = functional.huber_loss(expected, batch.value, reduction="none")
+    return known_share(error, _expected(batch), n_expected(batch) if count is None else count)
+
+
+def n_expected(batch: IrregularBatch) -> Float[Tensor, ""]:
+    """Values of a batch that are expected: all but those of first rows."""
+    return _expected(batch).sum().to(batch.dtype)
+
+
+def _expected(batch: IrregularBatch) -> Bool[Tensor, "row variable"]:
     known = batch.mask.clone()
     known[: batch.sizes[0]] = False
-    return masked_mean(error, known)
+    return known

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from clinode.cohort import Interpolate, IrregularBatch, PackedRecords, Preprocessor
 from clinode.errors import ArgumentError
-from clinode.sequence.heads import known_targets, masked_mean
+from clinode.sequence.heads import known_share, known_targets
 from clinode.sequence.inputs import REFERENCE_WINDOW
 from clinode.sequence.layers import dropout, linear
 from clinode.sequence.memory import last_measured
@@ -120,8 +120,16 @@ class InterpolationHead(Head):
             next_observation=encoding.next_observation,
         )
 
+    def counts(self, batch: IrregularBatch) -> Float[Tensor, " part"]:
+        """Known targets."""
+        return known_targets(batch)[1].sum().to(batch.dtype).unsqueeze(0)
+
     def loss(
-        self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
+        self,
+        batch: IrregularBatch,
+        readout: Readout,
+        auxiliary_weight: float,
+        counts: Float[Tensor, " part"],
     ) -> Float[Tensor, ""]:
         """Weighted squared error, plus .3 of the Gaussian likelihood with the error held fixed."""
         target, known = known_targets(batch)
@@ -130,7 +138,8 @@ class InterpolationHead(Head):
         if readout.log_variance is not None:
             log_variance = readout.log_variance
         likelihood = 0.5 * (log_variance + square.detach() * torch.exp(-log_variance))
-        return masked_mean(square * self.weight, known) + 0.3 * masked_mean(likelihood, known)
+        squared = known_share(square * self.weight, known, counts[0])
+        return squared + 0.3 * known_share(likelihood, known, counts[0])
 
     def prediction_loss(self, batch: IrregularBatch, readout: Readout) -> tuple[float, int]:
         """Squared error on the standardised scale."""

@@ -208,10 +208,14 @@ class KalmanLatentODE(SequenceModel):
         return kept[..., : self.settings.latent]
 
     def _own_loss(
-        self, batch: IrregularBatch, encoding: Encoding, generator: torch.Generator | None
+        self,
+        batch: IrregularBatch,
+        encoding: Encoding,
+        generator: torch.Generator | None,
+        n_measured: Float[Tensor, ""],
     ) -> Float[Tensor, ""]:
         """The negative log likelihood of the records, a measured value."""
-        likelihood = encoding.after[:, -1].sum() / batch.mask.sum().clamp(min=1)
+        likelihood = encoding.after[:, -1].sum() / n_measured.clamp(min=1)
         return -self.settings.likelihood_weight * likelihood
 
     @property

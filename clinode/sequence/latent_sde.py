@@ -108,7 +108,11 @@ class LatentSDE(SequenceModel):
         return kept[..., : self.settings.latent]
 
     def _own_loss(
-        self, batch: IrregularBatch, encoding: Encoding, generator: torch.Generator | None
+        self,
+        batch: IrregularBatch,
+        encoding: Encoding,
+        generator: torch.Generator | None,
+        n_measured: Float[Tensor, ""],
     ) -> Float[Tensor, ""]:
         """The negative evidence lower bound of the records, a measured value."""
         views = whole_records(batch)
@@ -116,4 +120,4 @@ class LatentSDE(SequenceModel):
         states, cost = self.path.sample(batch, views, start, generator)
         expected = self.decoder(torch.cat([states, self.memory.before(batch)], dim=1))
         bound = self.noise.log_likelihood(batch, expected) - cost.sum()
-        return -self.settings.likelihood_weight * bound / batch.mask.sum().clamp(min=1)
+        return -self.settings.likelihood_weight * bound / n_measured.clamp(min=1)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor, Task
 from clinode.errors import ArgumentError
 from clinode.sequence.exponential_steps import Solver
-from clinode.sequence.heads import expectation_loss
+from clinode.sequence.heads import expectation_loss, n_expected
 from clinode.sequence.inputs import REFERENCE_WINDOW
 from clinode.sequence.layers import linear
 from clinode.sequence.memory import Memory
@@ -154,28 +154,43 @@ class SequenceModel(nn.Module, ABC):
         self._require_built()
         return self.head(batch, self.encode(batch), None)
 
-    def loss(self, batch: IrregularBatch, generator: torch.Generator | None) -> Float[Tensor, ""]:
+    def counts(self, batch: IrregularBatch) -> Float[Tensor, " part"]:
+        """Over how many values each mean of a batch's loss is taken; those of parts add up."""
+        self._require_built()
+        expected, measured = n_expected(batch), batch.mask.sum().to(batch.dtype)
+        behind = expected if self.behind is None else n_expected(batch.reversed())
+        return torch.cat([torch.stack([expected, behind, measured]), self.head.counts(batch)])
+
+    def loss(
+        self,
+        batch: IrregularBatch,
+        generator: torch.Generator | None,
+        counts: Float[Tensor, " part"] | None = None,
+    ) -> Float[Tensor, ""]:
         """Mean training loss of a batch that carries targets.
 
         Args:
             batch: With `target` and `target_mask`.
             generator: Feeds dropout and augmentation, on the device of the batch; None leaves both
                 out (a validation loss).
+            counts: Where the batch is one part of a step, the sum of the `counts` of all parts:
+                the losses of the parts then add up to that of the step. None: the batch is all.
         """
         self._require_built()
+        counts = self.counts(batch) if counts is None else counts
         settings = self.settings
         read, unseen = _thin(batch, settings.drop_variable, settings.drop_observation, generator)
         encoding = self.encode(read)
         readout = self.head(batch, encoding, generator, unseen)
-        expected = expectation_loss(batch, readout.next_observation)
+        expected = expectation_loss(batch, readout.next_observation, counts[0])
         if encoding.behind is not None:
             expected = expected + expectation_loss(
-                batch.reversed(), encoding.behind.next_observation
+                batch.reversed(), encoding.behind.next_observation, counts[1]
             )
         return (
-            self.head.loss(batch, readout, settings.auxiliary_weight)
+            self.head.loss(batch, readout, settings.auxiliary_weight, counts[3:])
             + settings.next_observation_weight * expected
-            + self._own_loss(read, encoding, generator)
+            + self._own_loss(read, encoding, generator, counts[2])
         )
 
     def encode(self, batch: IrregularBatch) -> Encoding:
@@ -264,7 +279,11 @@ class SequenceModel(nn.Module, ABC):
         return kept
 
     def _own_loss(
-        self, batch: IrregularBatch, encoding: Encoding, generator: torch.Generator | None
+        self,
+        batch: IrregularBatch,
+        encoding: Encoding,
+        generator: torch.Generator | None,
+        n_measured: Float[Tensor, ""],
     ) -> Float[Tensor, ""]:
         """What a family's latent model adds to the loss, such as a likelihood; zero by default.
 
@@ -272,6 +291,7 @@ class SequenceModel(nn.Module, ABC):
             batch: What is left of the records after augmentation.
             encoding: Of it.
             generator: Feeds its draws; None takes their means.
+            n_measured: Values of the whole step, before augmentation, that a mean is taken over.
         """
         return batch.value.new_zeros(())
 

@@ -110,10 +110,26 @@ class Head(Prepared):
         """
 
     @abstractmethod
+    def counts(self, batch: IrregularBatch) -> Float[Tensor, " part"]:
+        """Over how many targets of a batch each mean of its loss is taken."""
+
+    @abstractmethod
     def loss(
-        self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
+        self,
+        batch: IrregularBatch,
+        readout: Readout,
+        auxiliary_weight: float,
+        counts: Float[Tensor, " part"],
     ) -> Float[Tensor, ""]:
-        """What is trained: the mean loss of all that the head says of the batch's targets."""
+        """What is trained: the mean loss of all that the head says of the batch's targets.
+
+        Args:
+            batch: With targets.
+            readout: Of it.
+            auxiliary_weight: Of auxiliary outcomes.
+            counts: Over how many targets each mean is taken, as `counts` says of the batch; where
+                the batch is a part of a step, of all its parts, so that their losses add up.
+        """
 
     @abstractmethod
     def prediction_loss(self, batch: IrregularBatch, readout: Readout) -> tuple[float, int]:

@@ -53,13 +53,25 @@ class SeveralHeads(Head):
             value=parts[0].value, next_observation=encoding.next_observation, parts=parts
         )
 
+    def counts(self, batch: IrregularBatch) -> Float[Tensor, " part"]:
+        """Those of each task, one after the other."""
+        own = [head.counts(part) for head, part in zip(self.heads, batch.parts, strict=True)]
+        return torch.cat(own)
+
     def loss(
-        self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
+        self,
+        batch: IrregularBatch,
+        readout: Readout,
+        auxiliary_weight: float,
+        counts: Float[Tensor, " part"],
     ) -> Float[Tensor, ""]:
         """Weighted sum of the losses."""
+        sizes = [len(h.counts(part)) for h, part in zip(self.heads, batch.parts, strict=True)]
         losses = [
-            weight * head.loss(part, said, auxiliary_weight)
-            for weight, head, part, said in self._together(batch, readout)
+            weight * head.loss(part, said, auxiliary_weight, count)
+            for (weight, head, part, said), count in zip(
+                self._together(batch, readout), counts.split(sizes), strict=True
+            )
         ]
         return torch.stack(losses).sum()
 

@@ -132,15 +132,25 @@ class SurvivalHead(Head):
             next_observation=encoding.next_observation,
         )
 
+    def counts(self, batch: IrregularBatch) -> Float[Tensor, " part"]:
+        """Records that were followed."""
+        if batch.cause is None:
+            raise ArgumentError("a loss needs targets", fix="build the records with_targets=True")
+        return (batch.cause >= 0).sum().to(batch.dtype).unsqueeze(0)
+
     def loss(
-        self, batch: IrregularBatch, readout: Readout, auxiliary_weight: float
+        self,
+        batch: IrregularBatch,
+        readout: Readout,
+        auxiliary_weight: float,
+        counts: Float[Tensor, " part"],
     ) -> Float[Tensor, ""]:
         """Minus the mean log likelihood of each tower; the committee's is that of its members."""
         if readout.towers is None:
             raise ArgumentError("this readout is not that of a survival task")
         odds = readout.towers.unflatten(2, tuple(self.base.shape))
-        held, known = self._log_likelihood(batch, odds)
-        by_tower = -held.sum(dim=1) / known.sum().clamp(min=1)
+        held, _ = self._log_likelihood(batch, odds)
+        by_tower = -held.sum(dim=1) / counts[0].clamp(min=1)
         return by_tower[0] + by_tower[1:].mean()
 
     def prediction_loss(self, batch: IrregularBatch, readout: Readout) -> tuple[float, int]:

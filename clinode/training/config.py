@@ -10,7 +10,10 @@ from clinode.errors import ArgumentError
 
 # what may differ between a run and its resumption without changing any byte of the result
 _OPERATIONAL = ("checkpoint_seconds",)
-_COUNTS = ("epochs", "batch_size", "bucket_batches", "patience_epochs", "prediction_times")
+_COUNTS = (
+    *("epochs", "batch_size", "accumulate", "bucket_batches", "patience_epochs"),
+    "prediction_times",
+)
 # where others than the defaults were found better
 _RECOMMENDED: dict[type[Task], dict[str, int]] = {Forecast: {"epochs": 8, "prediction_times": 3}}
 
@@ -27,7 +30,8 @@ class FitConfig:
     """
 
     epochs: int = 10
-    batch_size: int = 64  # records
+    batch_size: int = 64  # records of a step
+    accumulate: int = 1  # parts that a step is computed in, one after the other, to save memory
     bucket_batches: int = 10  # batches drawn together and sorted by length
     learning_rate: float = 2e-3  # at the end of the warm-up
     weight_decay: float = 0.1  # decoupled, on matrices only

@@ -6,6 +6,7 @@ arrives at the same bytes, or returns the finished run; with other arguments it 
 """
 
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ from clinode.training.checkpoint import (
     save_tensors,
 )
 from clinode.training.config import FitConfig, resolve_device
+from clinode.training.distributed import Crew, crew_of
 from clinode.training.drift import seen_until
 from clinode.training.evaluate import Evaluation, evaluate, headlines
 from clinode.training.interrupt import StopFlag, stopping_gently
@@ -71,6 +73,9 @@ def fit(
     trackers: Sequence[Tracker] = (),
 ) -> Run:
     """Train a copy of a model, fit the baselines beside it, and store everything as a run.
+
+    Under `torchrun` every process takes its share of each step, and the first one writes: the
+    folder must be one that all of them see.
 
     Preprocessing is fitted on `train` only, and blind to its labels. Draws are keyed by the seed,
     the purpose and the step, so on one machine with one number of threads a seed gives the same
@@ -114,17 +119,27 @@ def fit(
     }
     call = describe_call(model, fingerprints, task, seed, config)
     out = Path(out).resolve()
-    is_done = _holds(out, call)
-    if is_done and not _unfinished(out).exists():
-        return load_run(out, device=target.type, model=model)
-    if not is_done:
-        check_writable(out)
-    with one_writer(out), stopping_gently() as flag, _memory_in_words():
-        if not _holds(out, call):  # another process may have finished it meanwhile
+    with crew_of(target) as crew:
+        if crew.told(_holds(out, call) and not _unfinished(out).exists()):
+            return load_run(out, device=target.type, model=model)
+
+        def job(flag: StopFlag) -> _Job:
             parts = _Parts.read(train, tune, task, config)
-            job = _Job(model, parts, out, seed, target, config, call, fingerprints, flag, trackers)
-            job.carry_out(progress)
-        shutil.rmtree(_unfinished(out), ignore_errors=True)  # also one left by a kill just here
+            told = (out, seed, target, config, call, fingerprints, flag, trackers, crew)
+            return _Job(model, parts, *told)
+
+        if crew.is_first:
+            if not _holds(out, call):
+                check_writable(out)
+            with one_writer(out), stopping_gently() as flag, _memory_in_words():
+                if crew.told(not _holds(out, call)):  # another call may have finished it meanwhile
+                    job(flag).carry_out(progress)
+                shutil.rmtree(_unfinished(out), ignore_errors=True)  # also of a kill just here
+        else:
+            with stopping_gently() as flag, _memory_in_words():
+                if crew.told(None):
+                    job(flag).help_along()
+        crew.wait()
     return load_run(out, device=target.type, model=model)
 
 
@@ -176,13 +191,28 @@ class _Job:
     fingerprints: dict[str, Any]
     flag: StopFlag
     trackers: Sequence[Tracker]
+    crew: Crew
+
+    def help_along(self) -> None:
+        """Take this process's share of the steps; the first one writes what comes of them."""
+        with tempfile.TemporaryDirectory() as nowhere, display(0, shown=False) as shown:
+            folder = Path(nowhere)
+            surroundings = Surroundings(
+                checkpoints=folder,
+                identity="",
+                log=FitLog(folder / "log.jsonl"),
+                display=shown,
+                flag=self.flag,
+                crew=self.crew,
+            )
+            self._train(self.crew.told(None), surroundings)
 
     def carry_out(self, progress: bool) -> None:
         folder = _unfinished(self.out)
         steps = n_steps_per_epoch(len(self.parts.positions), self.config) * self.config.epochs
         with display(steps, shown=progress) as shown:
             call_identity = _open_unfinished(folder, self.call, shown)
-            state = self._latest(folder, call_identity, shown)
+            state = self.crew.told(self._latest(folder, call_identity, shown))
             begun = 0 if state is None else state.step
             log = FitLog(folder / "log.jsonl", begun, self.trackers)
             log.write(
@@ -198,6 +228,7 @@ class _Job:
                 log=log,
                 display=shown,
                 flag=self.flag,
+                crew=self.crew,
             )
             told = flat({key: self.call[key] for key in _TOLD}) | {"n_steps": steps}
             with tracking(self.trackers, self.out.name, told, identity=call_identity, step=begun):

@@ -8,7 +8,7 @@ import copy
 import hashlib
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from clinode.cohort import IrregularBatch, PackedRecords
+from clinode.cohort import PackedRecords
 from clinode.errors import Interrupted, SolverError
 from clinode.sequence import SequenceModel, in_batches
 from clinode.training.checkpoint import FitState, save_checkpoint
 from clinode.training.config import FitConfig
+from clinode.training.distributed import Crew
 from clinode.training.interrupt import StopFlag
 from clinode.training.optimise import (
     AdamW,
@@ -40,13 +41,14 @@ LOG_STEPS = 50  # besides a line an epoch
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """Where a loop leaves its traces, and who may stop it."""
+    """Where a loop leaves its traces, who may stop it, and with which processes it works."""
 
     checkpoints: Path
     identity: str
     log: FitLog
     display: FitDisplay
     flag: StopFlag
+    crew: Crew = field(default_factory=Crew)
 
 
 class TrainingLoop:
@@ -99,7 +101,7 @@ class TrainingLoop:
             SolverError: The loss or its gradient is not a number.
         """
         while not self.is_finished:
-            if self.surroundings.flag.stop_requested:
+            if self.surroundings.crew.anyone(self.surroundings.flag.stop_requested):
                 self.save()
                 raise Interrupted(
                     f"stopped on request after step {self.state.step} of {self.n_steps}",
@@ -125,12 +127,14 @@ class TrainingLoop:
         return self.state.best or self.averaged.state_dict()
 
     def save(self) -> None:
-        """Writes a checkpoint of the state as it is."""
+        """Writes a checkpoint of the state as it is; of several processes only the first does."""
         state, surroundings = self.state, self.surroundings
+        self._saved_at = time.monotonic()
+        if not surroundings.crew.is_first:
+            return
         state.weights, state.average = self.model.state_dict(), self.averaged.state_dict()
         state.moments = self.optimizer.moments
         save_checkpoint(surroundings.checkpoints, state, identity=surroundings.identity)
-        self._saved_at = time.monotonic()
 
     def _restore(self, state: FitState) -> None:
         self.model.load_state_dict(state.weights)
@@ -146,33 +150,59 @@ class TrainingLoop:
     def _step(self) -> None:
         state, config, step = self.state, self.config, self.state.step
         chosen = self._chosen(step)
-        batch = self.records.batch(chosen, device=self.device)
         rate = learning_rate(step, self.n_steps, config)
         self.model.train()
         self.model.zero_grad(set_to_none=True)
-        with isolated_randomness(keyed_seed(self.seed, "global", step), self.device):
-            generator = keyed_generator(self.seed, "loss", step, device=self.device)
-            loss = self.model.loss(batch, generator)
-        loss.backward()
-        norm = clip_grad_norm_(self.model.parameters(), config.gradient_norm)
-        self._refuse_not_finite(float(loss.detach()), float(norm), batch)
+        loss = self._backward(chosen, step)
+        norm = float(clip_grad_norm_(self.model.parameters(), config.gradient_norm))
+        self._refuse_not_finite(loss, norm, chosen)
         self.optimizer.step(rate)
         update_average(self.averaged.state_dict(), self.model, step, config.average_decay)
         state.step += 1
-        state.loss_sum += float(loss.detach())
-        state.norm_sum += float(norm)
+        state.loss_sum += loss
+        state.norm_sum += norm
         self._left.stepped(int(self.records.lengths[chosen].sum()))
-        self.surroundings.display.step(state.step, float(loss.detach()), self._left_in_words())
+        self.surroundings.display.step(state.step, loss, self._left_in_words())
         if state.step % LOG_STEPS == 0:
             self.surroundings.log.write(
                 "steps",
                 state.step,
                 epoch=step // self.steps_per_epoch + 1,
-                loss=float(loss.detach()),
+                loss=loss,
                 learning_rate=rate,
-                gradient_norm=float(norm),
+                gradient_norm=norm,
                 seconds=self._seconds(),
             )
+
+    def _backward(self, chosen: np.ndarray, step: int) -> float:
+        """The loss of a step, with its gradients in the parameters.
+
+        A step is computed whole, or in parts, here or by other processes as well. Every mean is
+        over the values of the whole step, so that the losses of parts add up to it; each part draws
+        for itself.
+        """
+        crew, n_parts = self.surroundings.crew, self.config.accumulate
+        with isolated_randomness(keyed_seed(self.seed, "global", step), self.device):
+            if crew.size * n_parts == 1:
+                batch = self.records.batch(chosen, device=self.device)
+                generator = keyed_generator(self.seed, "loss", step, device=self.device)
+                loss = self.model.loss(batch, generator)
+                loss.backward()
+                return float(loss.detach())
+            pieces = enumerate(np.array_split(crew.share(chosen), n_parts), crew.place * n_parts)
+            parts = [(k, self.records.batch(piece)) for k, piece in pieces if len(piece)]
+            own = [self.model.counts(batch).double() for _, batch in parts]
+            none = self.model.counts(self.records.batch(chosen[:1])).double() * 0
+            counts = crew.sum(torch.stack([none, *own]).sum(dim=0).to(self.device))
+            total = torch.zeros((), dtype=torch.float64, device=self.device)
+            for k, batch in parts:
+                generator = keyed_generator(self.seed, "loss", step, k, device=self.device)
+                here = batch.to(self.device)
+                loss = self.model.loss(here, generator, counts.to(here.dtype))
+                loss.backward()
+                total += loss.detach()
+        crew.sum_gradients(self.model)
+        return float(crew.sum(total))
 
     def _chosen(self, step: int) -> np.ndarray:
         """Positions of the records of a step."""
@@ -198,18 +228,18 @@ class TrainingLoop:
         may_stop = self.tune is not None and earliest < config.epochs
         return left_in_words(self._left.seconds, may_stop_early=may_stop)
 
-    def _refuse_not_finite(self, loss: float, norm: float, batch: IrregularBatch) -> None:
+    def _refuse_not_finite(self, loss: float, norm: float, chosen: np.ndarray) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         what = "its gradient" if math.isfinite(loss) else "it"
         self.save()  # nothing was stepped yet: the weights before this batch are the last good ones
         # which records, for one who has them: a digest of positions tells nobody else anything
-        places = np.sort(batch.subject.cpu().numpy()).astype("<i8")
+        places = np.sort(chosen).astype("<i8")
         digest = hashlib.sha256(places.tobytes()).hexdigest()[:12]
         epoch = self.state.step // self.steps_per_epoch + 1
         raise SolverError(
             f"training loss: {what} is not a number at step {self.state.step + 1} of "
-            f"{self.n_steps} (a batch of {len(batch)} records)",
+            f"{self.n_steps} (a batch of {len(chosen)} records)",
             where="fit",
             fix="lower learning_rate, or look for extreme values with `clinode check`",
             lost="nothing: the last checkpoint holds the weights before this batch "
@@ -218,7 +248,9 @@ class TrainingLoop:
 
     def _close_epoch(self) -> None:
         state, epoch = self.state, self.state.epochs_done + 1
-        tune_loss = self._tune_loss() if self.tune is not None else None
+        crew, tune_loss = self.surroundings.crew, None
+        if self.tune is not None:
+            tune_loss = crew.told(self._tune_loss() if crew.is_first else None)
         if self.tune is not None and tune_loss is None:
             return  # a signal came meanwhile; the epoch is evaluated after resuming
         train_loss = state.loss_sum / self.steps_per_epoch

@@ -198,7 +198,7 @@ def layer_loss(
         batch.target[:, 0],  # type: ignore[index]
     )
     expected = expectation_loss(batch, encoding.next_observation)
-    return outcome + expected + model._own_loss(batch, encoding, generator)
+    return outcome + expected + model._own_loss(batch, encoding, generator, batch.mask.sum())
 
 
 def clock(name: str, records: PackedRecords, batch: IrregularBatch) -> Clock:

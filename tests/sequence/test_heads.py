@@ -6,7 +6,7 @@ from scipy.special import expit
 from clinode.errors import ArgumentError
 from clinode.sequence import Encoding
 from clinode.sequence.anchor import carried_forward
-from clinode.sequence.heads import Pooling, masked_mean
+from clinode.sequence.heads import Pooling, known_share
 from clinode.sequence.inputs import REFERENCE_WINDOW
 
 
@@ -73,7 +73,7 @@ def test_finishing_twice_shifts_once(classified, build):
 
 def test_the_mean_over_nothing_known_is_zero_with_a_slope():
     error = torch.ones(3, requires_grad=True)
-    mean = masked_mean(error, torch.zeros(3, dtype=torch.bool))
+    mean = known_share(error, torch.zeros(3, dtype=torch.bool), torch.tensor(0.0))
     mean.backward()
     assert mean.item() == 0
     assert (error.grad == 0).all()

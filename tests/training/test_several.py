@@ -93,11 +93,14 @@ def test_the_loss_is_the_weighted_sum_and_every_head_learns(train, small_model):
     batch = records.batch(np.arange(40))
     readout = model(batch)
     parts = [
-        head.loss(part, said, 0.1)
+        head.loss(part, said, 0.1, head.counts(part))
         for head, part, said in zip(model.head.heads, batch.parts, readout.parts, strict=True)
     ]
     torch.testing.assert_close(
-        model.head.loss(batch, readout, 0.1), parts[0] + 0.5 * parts[1], rtol=1e-6, atol=0
+        model.head.loss(batch, readout, 0.1, model.head.counts(batch)),
+        parts[0] + 0.5 * parts[1],
+        rtol=1e-6,
+        atol=0,
     )
     model.loss(batch, None).backward()
     for head in model.head.heads:
