@@ -77,6 +77,9 @@ def fit(
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
     device: Device = "auto",
+    start_from: Annotated[
+        Path | None, typer.Option(help="Run whose weights it starts from, but for the head's.")
+    ] = None,
     track: Annotated[
         list[str] | None,
         typer.Option(help="tensorboard or mlflow: files beside the run to watch the fit by."),
@@ -124,6 +127,7 @@ def fit(
         seed=int(settings.get("seed", 0)) if seed is None else seed,
         device=device,
         config=schedule,
+        start_from=start_from,
         progress=not answer.json,
         trackers=trackers,
     )

@@ -7,7 +7,7 @@ apart, and only by those who train or evaluate.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -125,13 +125,24 @@ class Classify(Task):
         at: Prediction time in hours since the subject's time zero, inclusive.
         auxiliary: Further outcome columns, binary or continuous. They are trained beside the
             outcome and never read at prediction.
+        class_weight: What a positive label counts in training, where a negative one counts 1: a
+            number, or "balanced" for as much that both classes count alike. None is 1. After
+            training the level is set to the share of the label, but probabilities between stay
+            tilted: recalibrate before they are read as risks.
     """
 
     outcome: str | tuple[str, ...]
     at: float | int | None = None
     auxiliary: tuple[str, ...] = ()
+    class_weight: float | str | None = field(default=None, repr=False)
 
     def __post_init__(self):
+        weight = self.class_weight
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (weight in (None, "balanced") or (is_number and 0 < float(weight) < float("inf"))):
+            raise ArgumentError(
+                f'class_weight must be a positive number, "balanced" or None, got {weight!r}'
+            )
         names: tuple[str, ...] = (self.outcome,) if isinstance(self.outcome, str) else self.outcome
         if not names or not all(names):
             raise ArgumentError("the name of the outcome is empty", fix="name an outcome column")
@@ -190,7 +201,8 @@ class Classify(Task):
     def to_dict(self) -> dict[str, Any]:
         outcome = self.outcome if isinstance(self.outcome, str) else list(self.outcome)
         fields = {"outcome": outcome, "at": self.at, "auxiliary": list(self.auxiliary)}
-        return {"kind": "classify", **fields}
+        weight = {} if self.class_weight is None else {"class_weight": self.class_weight}
+        return {"kind": "classify", **fields, **weight}
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ class ClassificationHead(Head):
 
     level: Tensor
     is_binary: Tensor
+    positive: Tensor
 
     def __init__(
         self,
@@ -144,12 +145,21 @@ class ClassificationHead(Head):
             generator,
         )
         self.register_buffer("level", torch.zeros(self.n_labels))
+        self.class_weight = task.class_weight
+        positive = torch.ones(self.n_labels + n_auxiliary)  # what a positive label counts
+        self.register_buffer("positive", positive, persistent=False)
 
     def prepare(self, records: PackedRecords) -> None:
         """Start every tower at the training part's share of each label."""
         if records.target is None:
             return
         shares = [_share(records.target[:, label]) for label in range(self.n_labels)]
+        if self.class_weight is not None:
+            weights = [
+                (1 - s) / s if self.class_weight == "balanced" else self.class_weight
+                for s in shares
+            ]
+            self.positive[: self.n_labels] = torch.tensor([float(w) for w in weights])
         start = torch.tensor([math.log(share / (1 - share)) for share in shares])
         with torch.no_grad():
             self.out.bias[: self.n_labels] = start
@@ -218,8 +228,13 @@ class ClassificationHead(Head):
         )
 
     def counts(self, batch: IrregularBatch) -> Float[Tensor, " part"]:
-        """Known targets of each label and auxiliary outcome."""
-        return known_targets(batch)[1].sum(dim=0).to(batch.dtype)
+        """Known targets of each label and auxiliary outcome, as much as each counts."""
+        return self._counted(batch).sum(dim=0)
+
+    def _counted(self, batch: IrregularBatch) -> Float[Tensor, "batch outcome"]:
+        target, known = known_targets(batch)
+        weight = torch.where(target == 1, self.positive, torch.ones_like(self.positive))
+        return known.to(batch.dtype) * weight.to(batch.dtype)
 
     def loss(
         self,
@@ -240,7 +255,8 @@ class ClassificationHead(Head):
         truth = target.expand_as(shown)
         binary = functional.binary_cross_entropy_with_logits(shown, truth, reduction="none")
         error = torch.where(self.is_binary, binary, (shown - truth) ** 2)
-        held = torch.where(known, error, 0.0).sum(dim=1) / counts.clamp(min=1)
+        counted = torch.where(known, error, 0.0) * self._counted(batch)
+        held = counted.sum(dim=1) / torch.where(counts > 0, counts, 1.0)
         weight = torch.full_like(held[0], 1 / self.n_labels)
         weight[self.n_labels :] = auxiliary_weight
         by_tower = held @ weight

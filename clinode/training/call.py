@@ -26,6 +26,7 @@ def describe_call(
     task: Task,
     seed: int,
     config: FitConfig,
+    start_from: str | None = None,
 ) -> dict[str, Any]:
     """Everything that decides the result, plain; also the head of `config.yaml`.
 
@@ -35,9 +36,12 @@ def describe_call(
         task: What is predicted.
         seed: Of every draw.
         config: The schedule.
+        start_from: Digest of the weights that it starts from; None for none.
     """
+    started = {} if start_from is None else {"start_from": start_from}
     return plain(
-        {
+        started
+        | {
             "format": RUN_FORMAT,
             "clinode": __version__,
             "model": model.config(),
@@ -56,6 +60,7 @@ def _decisive(call: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: call[key] for key in ("format", "model", "task", "seed", "data")},
         "fit": FitConfig.from_dict(call["fit"]).decisive(),
+        "start_from": call.get("start_from"),
     }
 
 

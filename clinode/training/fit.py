@@ -55,6 +55,7 @@ from clinode.training.loop import Surroundings, TrainingLoop
 from clinode.training.optimise import keyed_generator, n_steps_per_epoch
 from clinode.training.progress import FitDisplay, FitLog, display
 from clinode.training.run import RUN_FORMAT, Run, load_run, plain, read_call, schema_digest
+from clinode.training.start import scaled_like, take_weights
 from clinode.training.tasks import work_of
 from clinode.training.trackers import Tracker, check_trackers, tracking
 
@@ -69,6 +70,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     config: FitConfig | None = None,
+    start_from: Run | Path | str | None = None,
     progress: bool = True,
     trackers: Sequence[Tracker] = (),
 ) -> Run:
@@ -92,6 +94,8 @@ def fit(
         seed: Of every draw.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         config: The schedule; None takes what is recommended for the task.
+        start_from: A run of the same family, sizes and variables, whose weights but for the head's
+            are where this fit starts, and whose scales it reads on: pretraining on forecasting.
         progress: Whether to show a bar on a terminal, a line an epoch elsewhere.
         trackers: Are told the numbers of the fit as they come, see `clinode.training.trackers`;
             they change nothing of the result. A run that is there already is not told again.
@@ -101,7 +105,8 @@ def fit(
         tuning part; without one the training part, and say so.
 
     Raises:
-        ArgumentError: The device is absent, or the task is unknown to the model.
+        ArgumentError: The device is absent, the task is unknown to the model, or `start_from` does
+            not fit.
         OutputError: `out` cannot be written, is being written, or holds something else.
         SchemaError: A part is empty, shares subjects with the other, lacks the outcome or a class.
         CheckpointError: The stored run is damaged. (A damaged checkpoint is passed over and told.)
@@ -117,15 +122,17 @@ def fit(
         "train": train.fingerprint(),
         "tune": None if tune is None else tune.fingerprint(),
     }
-    call = describe_call(model, fingerprints, task, seed, config)
+    source = start_from if isinstance(start_from, Run | None) else load_run(start_from)
+    started = None if source is None else source.weights_sha256
+    call = describe_call(model, fingerprints, task, seed, config, started)
     out = Path(out).resolve()
     with crew_of(target) as crew:
         if crew.told(_holds(out, call) and not _unfinished(out).exists()):
             return load_run(out, device=target.type, model=model)
 
         def job(flag: StopFlag) -> _Job:
-            parts = _Parts.read(train, tune, task, config)
-            told = (out, seed, target, config, call, fingerprints, flag, trackers, crew)
+            parts = _Parts.read(train, tune, task, config, source)
+            told = (out, seed, target, config, call, fingerprints, flag, trackers, crew, source)
             return _Job(model, parts, *told)
 
         if crew.is_first:
@@ -158,8 +165,12 @@ class _Parts:
     positions: np.ndarray  # of `shown`, with something to be trained on
 
     @classmethod
-    def read(cls, train: Cohort, tune: Cohort | None, task: Task, config: FitConfig) -> "_Parts":
+    def read(
+        cls, train: Cohort, tune: Cohort | None, task: Task, config: FitConfig, source: Run | None
+    ) -> "_Parts":
         schema = Preprocessor.fit(train, task)
+        if source is not None:
+            schema = scaled_like(schema, source)
         records = PackedRecords.build(train, schema, task)
         work = work_of(task)
         work.check_targets("training", train, records)
@@ -192,6 +203,7 @@ class _Job:
     flag: StopFlag
     trackers: Sequence[Tracker]
     crew: Crew
+    source: Run | None
 
     def help_along(self) -> None:
         """Take this process's share of the steps; the first one writes what comes of them."""
@@ -252,6 +264,8 @@ class _Job:
             parts.schema, parts.task, keyed_generator(self.seed, "initial weights")
         )
         built.prepare(parts.shown)
+        if self.source is not None:
+            take_weights(built, self.source)
         loop = TrainingLoop(
             built.to(self.device),
             parts.shown,
