@@ -12,7 +12,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch
-from clinode.sequence.diagonal_flow import FilterAlongFlow, response, rotate, transition
+from clinode.sequence.diagonal_flow import (
+    FilterAlongFlow,
+    filter_by_autograd,
+    response,
+    rotate,
+    transition,
+)
 from clinode.sequence.inputs import REFERENCE_WINDOW, Drive, n_step_inputs, step_inputs
 from clinode.sequence.latent_system import (
     LinearLatentSystem,
@@ -106,7 +112,10 @@ class LinearLatentODE(SequenceModel):
             drive = rotate(real, imaginary, rates) + doses
         read_out, recall = self.decoder.weight.split([len(decay) * 2, batch.value.shape[1]], dim=1)
         gate = self.gate(step).masked_fill(~batch.is_observed.unsqueeze(1), -torch.inf)
-        return FilterAlongFlow.apply(
+        # writes into buffers become copies of all rows in an exported program
+        is_exported = torch.compiler.is_exporting()
+        along = filter_by_autograd if is_exported else FilterAlongFlow.apply
+        return along(
             cosine,
             sine,
             drive,

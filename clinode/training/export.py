@@ -1,4 +1,4 @@
-"""A fitted model as one file that needs no clinode: a program of `torch.export`.
+"""A fitted model as one file that needs no clinode: a program of `torch.export`, or of ONNX.
 
 The graph reads one record as dense rows, up to a stated number of them. Rows without an observation
 change nothing (a model only flows there), so a shorter record is filled up with empty rows at its
@@ -17,15 +17,21 @@ from torch import Tensor, nn
 
 from clinode.cohort import Classify, Forecast, IrregularBatch, PackedRecords
 from clinode.cohort.batch import observation_clocks
-from clinode.errors import ArgumentError, SolverError
-from clinode.folder import check_writable, write_folder, write_json
+from clinode.errors import ArgumentError, OutputError, SolverError
+from clinode.evaluation import SplitConformal
+from clinode.folder import atomic_write, check_place, check_writable, write_folder, write_json
 from clinode.training.calibration import INTERVALS, RECALIBRATION
 from clinode.training.forecasting import forecast_hours
+from clinode.training.onnx_file import as_onnx, onnx_answers, require_onnx
 from clinode.training.run import Run
 
 FILE = "model.pt2"
 EXPORTED = ("linear-latent-ode", "kalman-latent-ode", "gru-gap", "gru-d", "cfc", "neural-flow")
 ROWS = 256
+_NOT_ONNX = {  # of those, and why
+    "kalman-latent-ode": "takes matrix exponentials and Cholesky factors, for which ONNX has no "
+    "operator"
+}
 INPUTS = {  # of the graph; V variables, S static columns, R rows, Q times asked for
     "value": "(R, V) float32, standardised as schema.json says, 0 where unmeasured",
     "mask": "(R, V) bool, whether it was measured",
@@ -47,13 +53,16 @@ def export(
 ) -> Path:
     """Write a folder with the model as a graph, and everything that is needed to feed it.
 
+    Or one ONNX file, where `out` ends in .onnx, with all of that in its metadata; a graph of many
+    rows takes a minute or two to be converted.
+
     `export.json` names inputs and outputs with their shapes, types and meaning; `schema.json` holds
     the constants that standardise values and statics; `recalibration.json` or
     `intervals.safetensors` are there where the run has them, and are not part of the graph.
 
     Args:
         run: Fitted.
-        out: Folder to write.
+        out: Folder to write, or a file with the ending .onnx.
         rows: Most rows of a record, which are its different times of measurement.
         hours_after: Of a forecast: its number says how many times the graph answers for at once.
 
@@ -61,17 +70,30 @@ def export(
         The file of the graph.
 
     Raises:
-        ArgumentError: A family, a task or treatments that no graph is made of.
+        ArgumentError: A family, a task or treatments that no graph is made of; for ONNX, a package
+            that is not installed.
         OutputError: The folder is occupied or cannot be written.
         SolverError: The graph answers otherwise than the model; nothing is written.
     """
+    is_onnx = Path(out).suffix.lower() == ".onnx"
     _refuse(run, rows)
-    check_writable(out)
+    if is_onnx:
+        _refuse_onnx(run)
+        _check_file(Path(out))
+    else:
+        check_writable(out)
     graph = RecordGraph(run, rows)
     example = _example(run, rows, hours_after)
     with torch.no_grad():
         program = torch.export.export(graph, example, strict=False)
         _check(program.module()(*example), graph(*example))
+    if is_onnx:
+        about = {"export": _described(run, example), "schema": run.schema.to_dict()}
+        about |= _correction(run)
+        content = as_onnx(program, list(_outputs(run)), about)
+        _check(onnx_answers(content, example), graph(*example))
+        atomic_write(out, content)
+        return Path(out)
 
     def write(folder: Path) -> None:
         torch.export.save(program, folder / FILE)
@@ -189,7 +211,7 @@ class RecordGraph(nn.Module):
             offsets=list(range(self.rows)),
             lengths=torch.full((1,), self.rows),
             last_row=torch.full((1,), self.rows - 1),
-            _steps=torch.arange(self.rows),
+            steps=torch.arange(self.rows),
         )
         return batch
 
@@ -206,6 +228,31 @@ def _refuse(run: Run, rows: int) -> None:
         raise ArgumentError("treatments begin and end between rows: no dense record holds them")
     if rows < 2:
         raise ArgumentError(f"rows must be at least 2, got {rows}")
+
+
+def _refuse_onnx(run: Run) -> None:
+    if run.model.name in _NOT_ONNX:
+        raise ArgumentError(
+            f"{run.model.name} {_NOT_ONNX[run.model.name]}",
+            fix="name a folder for a program of torch.export",
+        )
+    require_onnx()
+
+
+def _correction(run: Run) -> dict[str, Any]:
+    """What corrects the answers, JSON-ready; nothing where nothing does."""
+    if run.calibration is None:
+        return {}
+    if isinstance(run.calibration, SplitConformal):
+        arrays = run.calibration.to_arrays()
+        return {"intervals": {name: part.tolist() for name, part in arrays.items()}}
+    return {"recalibration": run.calibration.to_dict()}
+
+
+def _check_file(path: Path) -> None:
+    if path.exists():
+        raise OutputError("it exists already", where=path.name, fix="remove it or choose another")
+    check_place(path)
 
 
 def _example(run: Run, rows: int, hours_after: Sequence[float] | None) -> tuple[Tensor, ...]:

@@ -85,7 +85,7 @@ def test_patience_makes_it_at_most():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(59.2, "1 min 0 s"), (599, "9 min 59 s"), (3599, "1 h 0 min")]
+    ("seconds", "words"), [(59.2, "1 min 0 s"), (599.0, "9 min 59 s"), (3599.0, "1 h 0 min")]
 )
 def test_durations_round_up_without_sixty_of_anything(seconds, words):
     assert duration(seconds) == words

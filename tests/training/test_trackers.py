@@ -150,12 +150,11 @@ def test_every_tracker_hears_of_a_failure_also_of_another_tracker():
     assert recorder.ended == ["failed", "failed"]
 
 
-@pytest.mark.parametrize("wrong", [TensorBoard, "tensorboard", print])
-def test_what_is_no_tracker_is_refused_before_anything_is_read(
-    wrong, train, task, small_model, tmp_path
+def test_a_class_in_place_of_a_tracker_is_refused_before_anything_is_read(
+    train, task, small_model, tmp_path
 ):
     with pytest.raises(ArgumentError, match="an object with start, log and finish"):
-        fit(small_model, train, task=task, out=tmp_path / "x", trackers=[wrong])
+        fit(small_model, train, task=task, out=tmp_path / "x", trackers=[TensorBoard])
     assert not list(tmp_path.iterdir())
 
 
