@@ -84,7 +84,12 @@ def against(
     baseline: Float[Tensor, "row entry"],
 ) -> Value:
     """Worth where an entry that is away stands at its baseline."""
-    return lambda present, which: function(torch.where(present, x[which], baseline[which]), which)
+
+    def worth(present: Tensor, which: Tensor) -> Tensor:
+        present, which = present.to(x.device), which.to(x.device)
+        return function(torch.where(present, x[which], baseline[which]), which)
+
+    return worth
 
 
 def leave_one_out(game: Game, row: int, batch_size: int) -> Shares:

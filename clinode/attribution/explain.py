@@ -30,7 +30,8 @@ from clinode.attribution.methods import (
 from clinode.attribution.rows import RecordRows
 from clinode.cohort import Cohort, PackedRecords
 from clinode.errors import ArgumentError
-from clinode.training import Run
+from clinode.training import Ensemble, Run
+from clinode.training.cross_validate import side_by_side
 
 PLAYERS = {
     "shapley": "variable",
@@ -44,7 +45,7 @@ _RECORDS_AT_ONCE = 1024  # a converged record leaves the batch, so many are need
 
 
 def explain(
-    run: Run,
+    run: Run | Ensemble,
     cohort: Cohort,
     method: str = "integrated_gradients",
     baseline: str = "cohort_mean",
@@ -63,6 +64,7 @@ def explain(
     n_pairs: int = 16,
     seed: int = 0,
     batch_size: int = 256,
+    n_jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Attributions:
     """What moved the output of each subject, compared with a baseline, event by event.
@@ -78,7 +80,8 @@ def explain(
     An attribution describes the model and holds for the baseline it was taken against.
 
     Args:
-        run: A run that classifies, forecasts or tells survival.
+        run: A run that classifies, forecasts or tells survival, or an ensemble of such: then what
+            all members together answer is explained.
         cohort: Its variables must be known to the run.
         method: By gradients: "integrated_gradients" (adaptive, error-controlled),
             "captum_integrated_gradients" (fixed steps), "saliency" (gradient with its sign),
@@ -107,6 +110,8 @@ def explain(
         n_pairs: Of "shapley", orders drawn, each with its reverse.
         seed: Of what is drawn.
         batch_size: Records evaluated in one call of the model.
+        n_jobs: Parts of the subjects that are explained at the same time, through joblib, on
+            whatever back end the caller has set (`joblib.parallel_config("dask")`).
         progress: Called with (subjects done, all subjects).
 
     Raises:
@@ -116,6 +121,22 @@ def explain(
         SchemaError: The cohort has a variable that the training part did not have, or the table of
             reference intervals is malformed.
     """
+    if n_jobs != 1:
+        everyone = list(cohort.subjects) if subjects is None else list(subjects)
+        options: dict[str, Any] = {
+            **{"method": method, "baseline": baseline, "at": at, "output": output, "hours": hours},
+            **{"players": players, "tolerance": tolerance, "window": window, "n_steps": n_steps},
+            **{"occluded_hours": occluded_hours, "normal_ranges": normal_ranges, "seed": seed},
+            **{"n_samples": n_samples, "n_pairs": n_pairs, "batch_size": batch_size},
+        }
+        parts_of = [list(part) for part in np.array_split(np.array(everyone, dtype=object), n_jobs)]
+        return _joined(
+            side_by_side(
+                lambda part: explain(run, cohort.select(part), **options),
+                [part for part in parts_of if part],
+                n_jobs,
+            )
+        )
     check_method(method)
     choose = baseline_named(baseline, may_delete=method in COALITIONS)
     group = _players_of(method, players)
@@ -127,29 +148,31 @@ def explain(
         seed=seed,
         batch_size=batch_size,
     )
-    explained = explained_of(run.task, run.schema, output, hours)
+    members = run.members
+    schema = members[0].schema
+    explained = explained_of(run.task, schema, output, hours)
     _check_hours(window, at)
     _check_hours(occluded_hours, None)
-    records = PackedRecords.build(cohort, run.schema, run.task, with_targets=False, at=at)
+    records = PackedRecords.build(cohort, schema, run.task, with_targets=False, at=at)
     positions = _last_of_each(records, cohort, subjects)
     observed = measured_events(cohort, records, positions)
     given = given_events(cohort, records, positions)
     statics = known_statics(cohort, records, positions)
-    options = BaselineConfig(
-        window=run.schema.window / 2 if window is None else window,
+    needs = BaselineConfig(
+        window=schema.window / 2 if window is None else window,
         ranges=read_normal_ranges(normal_ranges),
         sex=sex_of(cohort.statics, len(cohort.subjects))[records.subject_index[positions]],
     )
     if baseline == "normal":
-        check_ranges(run.schema, options.ranges, set(observed.name[observed.is_read]))
+        check_ranges(schema, needs.ranges, set(observed.name[observed.is_read]))
     longest_first = np.argsort(-records.lengths[positions], kind="stable")
     parts: list[pd.DataFrame] = []
     for start in range(0, len(positions), _RECORDS_AT_ONCE):
         chosen = longest_first[start : start + _RECORDS_AT_ONCE]
-        rows = RecordRows(run.model, records, positions[chosen], explained)
+        rows = RecordRows([one.model for one in members], records, positions[chosen], explained)
         reference = None
         if choose is not None:
-            reference = choose(rows, replace(options, sex=options.sex[chosen]))
+            reference = choose(rows, replace(needs, sex=needs.sex[chosen]))
         report = None if progress is None else _shifted(progress, start, len(positions))
         here = replace(config, progress=report)
         if reference is not None and method not in COALITIONS:
@@ -177,6 +200,17 @@ def explain(
         tolerance=tolerance,
         players=group,
         scale=explained.scale,
+    )
+
+
+def _joined(parts: list[Attributions]) -> Attributions:
+    """What parts of the subjects were told, as of all of them."""
+    if not parts:
+        raise ArgumentError("there is no subject to explain")
+    return replace(
+        parts[0],
+        events=pd.concat([part.events for part in parts], ignore_index=True),
+        gates=pd.concat([part.gates for part in parts], ignore_index=True),
     )
 
 

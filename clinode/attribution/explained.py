@@ -22,13 +22,16 @@ class Explained:
     Args:
         name: Of the outcome it speaks of.
         scale: Its unit, in words.
-        read: Takes it from a readout, (batch,).
+        read: Takes it from a readout, (batch,), on the scale on which members of an ensemble are
+            meaned.
+        link: From there to the scale of the attributions.
         query_after: Hours after the prediction time at which a forecast is asked; None for none.
     """
 
     name: str
     scale: str
     read: Callable[[Readout], Float[Tensor, " batch"]]
+    link: Callable[[Tensor], Tensor] = torch.Tensor.contiguous
     query_after: float | None = None
 
 
@@ -60,11 +63,13 @@ def _incidence(
 
     def read(readout: Readout) -> Float[Tensor, " batch"]:
         odds = readout.value
-        found = cumulative_incidence(odds, intervals, asked.to(odds.device))[:, 0, cause]
-        return torch.logit(found, eps=torch.finfo(odds.dtype).eps)
+        return cumulative_incidence(odds, intervals, asked.to(odds.device))[:, 0, cause]
+
+    def link(incidence: Tensor) -> Tensor:
+        return torch.logit(incidence, eps=torch.finfo(incidence.dtype).eps)
 
     name = task.event if cause == 0 else f"{task.event}, cause {names[cause]}"
-    return Explained(name, LOG_ODDS, read)
+    return Explained(name, LOG_ODDS, read, link)
 
 
 def _forecast(
@@ -87,7 +92,10 @@ def _forecast(
     if schema.transform[variable] == "log":
         scale = f"standard deviations of log {output} in training"
     return Explained(
-        f"{output} after {after:g} h", scale, lambda readout: readout.value[:, 0, variable], after
+        f"{output} after {after:g} h",
+        scale,
+        lambda readout: readout.value[:, 0, variable],
+        query_after=after,
     )
 
 

@@ -6,6 +6,7 @@ times, masks and what is carried forward follow from the record, so nothing that
 can receive an attribution, and what a fill passes on is credited to the measurement it came from.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -37,7 +38,8 @@ class RecordRows:
     """Some records as rows of one width, and the model as a function of such rows.
 
     Args:
-        model: Built; a float64 copy of it is evaluated, and the model itself never touched.
+        models: Built; float64 copies of them are evaluated, they themselves never touched. What
+            several answer is meaned.
         records: Where the records are.
         positions: Which of them, longest first; a row each.
         explained: The number of each record that is the function's value.
@@ -45,16 +47,16 @@ class RecordRows:
 
     def __init__(
         self,
-        model: SequenceModel,
+        models: Sequence[SequenceModel],
         records: PackedRecords,
         positions: np.ndarray,
         explained: Explained,
     ):
         self.records = records
         self.positions = positions
-        self.device = next(model.parameters()).device
+        self.device = next(models[0].parameters()).device
         self._explained = explained
-        self._model = deepcopy(model).double().eval().requires_grad_(False)
+        self._models = [deepcopy(m).double().eval().requires_grad_(False) for m in models]
         batch = self._batch(positions)
         cell_row, cell_variable, holder, ordinal = _cells(batch)
         self.n_statics = batch.static.shape[1]
@@ -159,8 +161,10 @@ class RecordRows:
         return batch.replace(value=value, static=rows[:, : self.n_statics], treatments=treatments)
 
     def _answer(self, batch: IrregularBatch, order: Tensor) -> Float[Tensor, " version"]:
-        output = self._explained.read(self._model(batch.to(self.device)))
-        return output.cpu()[torch.argsort(order)]
+        here = batch.to(self.device)
+        answers = [self._explained.read(model(here)) for model in self._models]
+        output = answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
+        return self._explained.link(output).cpu()[torch.argsort(order)]
 
 
 def _numbered(key: np.ndarray) -> np.ndarray:

@@ -4,9 +4,9 @@ Everything carries an interval over subjects (over groups of subjects where the 
 and model and baselines are compared on the same resamples. What has no value says why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from clinode.training.drift import find_drift
 from clinode.training.run import Run
 from clinode.training.task_work import Resampling, Result
 from clinode.training.tasks import work_of
+
+if TYPE_CHECKING:
+    from clinode.training.ensemble import Ensemble
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +60,14 @@ class Evaluation:
         return self.result.to_pandas()
 
 
-def evaluate(run: Run, cohort: Cohort, *, n_resamples: int = 1000, seed: int = 0) -> Evaluation:
-    """Measures a run, and the baselines stored with it, on a cohort.
+def evaluate(
+    run: "Run | Ensemble", cohort: Cohort, *, n_resamples: int = 1000, seed: int = 0
+) -> Evaluation:
+    """Measures a run or an ensemble, and the baselines stored with it, on a cohort.
 
     Args:
-        run: What to measure.
+        run: What to measure. Of an ensemble all members together answer; the baselines, and the
+            training part that drift is told from, are those of the first.
         cohort: With the outcome, or with observations after the prediction times.
         n_resamples: Bootstrap resamples for the intervals.
         seed: Of the resamples.
@@ -69,16 +75,17 @@ def evaluate(run: Run, cohort: Cohort, *, n_resamples: int = 1000, seed: int = 0
     Raises:
         SchemaError: The cohort has unknown variables, or lacks the outcome.
     """
-    records = run.records(cohort, with_targets=True)
+    members, first = run.members, run.members[0]
+    records = first.records(cohort, with_targets=True)
     units = np.asarray(cohort.groups)[records.subject_index]
     options = Resampling(n_resamples=n_resamples, seed=seed)
-    result, subgroups = work_of(run.task).evaluate(run.members, cohort, records, units, options)
+    result, subgroups = work_of(run.task).evaluate(members, cohort, records, units, options)
     return Evaluation(
         result=result,
         subgroups=subgroups,
-        next_observation=_evaluate_decoder(run, cohort, records, options),
-        drift=find_drift(run, cohort, seed=seed),
-        n_trained_on=int(np.isin(cohort.subjects, run.parts["subject_id"].to_numpy()).sum()),
+        next_observation=_evaluate_decoder(members, cohort, records, options),
+        drift=find_drift(first, cohort, seed=seed),
+        n_trained_on=int(np.isin(cohort.subjects, first.parts["subject_id"].to_numpy()).sum()),
     )
 
 
@@ -102,7 +109,7 @@ _BESIDE = ("baselines", "difference", "drift", "next_observation")
 
 
 def _evaluate_decoder(
-    run: Run, cohort: Cohort, records: PackedRecords, options: Resampling
+    members: Sequence[Run], cohort: Cohort, records: PackedRecords, options: Resampling
 ) -> dict[str, Estimate]:
     """Mean squared error of what the model expects next, over the measured values.
 
@@ -115,9 +122,10 @@ def _evaluate_decoder(
     order = last[np.argsort(-records.lengths[last], kind="stable")]
     with torch.no_grad():
         for start in range(0, len(order), 256):
-            batch = records.batch(order[start : start + 256], device=run.device)
+            batch = records.batch(order[start : start + 256], device=members[0].device)
             subject = records.subject_index[batch.subject.cpu().numpy()]
-            expected = (run.model(batch).next_observation, batch.carried)
+            shown = torch.stack([run.model(batch).next_observation for run in members])
+            expected = (shown.mean(dim=0), batch.carried)
             for position, guess in enumerate(expected):
                 square = torch.where(batch.mask, (guess - batch.value).double().square(), 0.0)
                 held = square.new_zeros(len(batch)).index_add(0, batch.row_subject, square.sum(1))

@@ -68,7 +68,7 @@ def _shape(value: torch.Tensor | None) -> torch.Size | None:
     return None if value is None else value.shape
 
 
-def _name(part: object) -> object:
+def _name(part: object) -> str:
     level = getattr(part, "level", None)
-    name = getattr(part, "name", part)
+    name = str(getattr(part, "name", part))
     return name if level is None else f"{name}={level}"

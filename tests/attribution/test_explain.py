@@ -493,7 +493,7 @@ def test_baselines_disagree_and_only_the_attribution_changes(run, cohort):
 def test_rows_put_back_into_batches_are_the_records_themselves(run, cohort):
     records = PackedRecords.build(cohort, run.schema, run.task, with_targets=False)
     order = np.argsort(-records.lengths, kind="stable")
-    rows = RecordRows(run.model, records, order, explained_of(run.task, run.schema))
+    rows = RecordRows([run.model], records, order, explained_of(run.task, run.schema))
     generator = np.random.default_rng(0)
     which = torch.from_numpy(generator.integers(len(order), size=60))
     with torch.no_grad():
