@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import (
+        alignment,
         attribution,
         behavior,
         brain,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         training,
         units,
     )
+    from .alignment import interventional_alignment
     from .attribution import Attributions, explain
     from .brain import Connectome, read_connectome, simulate_connectome
     from .cohort import (
@@ -175,6 +177,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS = (
+    "alignment",
     "attribution",
     "behavior",
     "brain",
@@ -297,6 +300,7 @@ _HOME = {
     "impedance": "dynamics",
     "inject": "system",
     "intervene": "system",
+    "interventional_alignment": "alignment",
     "learn_network": "sequence",
     "linearize": "dynamics",
     "load_ensemble": "training",
@@ -404,6 +408,7 @@ __all__ = [
     "accessibility",
     "adaptive_forecasts",
     "adaptive_stimulation",
+    "alignment",
     "attribution",
     "average_controllability",
     "basins",
@@ -448,6 +453,7 @@ __all__ = [
     "impedance",
     "inject",
     "intervene",
+    "interventional_alignment",
     "learn_network",
     "linearize",
     "load_ensemble",

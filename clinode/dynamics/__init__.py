@@ -18,6 +18,14 @@ from .phase import PhaseResponse, phase_response
 from .response import Impedance, impedance, zap
 from .separatrix import Separatrix, Shock, minimal_fatal_shock, separatrix
 from .simulate import METHODS, Trajectory, simulate
+from .stationary import (
+    Moments,
+    NetworkDrift,
+    StationaryFit,
+    fit_stationary,
+    stationary_covariance,
+    stationary_moments,
+)
 from .subspace import (
     LinearFit,
     fit_autoregression,
@@ -42,6 +50,8 @@ __all__ = [
     "LimitCycle",
     "LinearFit",
     "LowRank",
+    "Moments",
+    "NetworkDrift",
     "Onset",
     "PhaseResponse",
     "Separatrix",
@@ -49,6 +59,7 @@ __all__ = [
     "SparsityMask",
     "SpecialPoint",
     "Stable",
+    "StationaryFit",
     "Tipping",
     "Trajectory",
     "basins",
@@ -62,6 +73,7 @@ __all__ = [
     "find_limit_cycle",
     "firing_onset",
     "fit_autoregression",
+    "fit_stationary",
     "identify",
     "identify_subspace",
     "impedance",
@@ -73,5 +85,7 @@ __all__ = [
     "scaling_exponent",
     "separatrix",
     "simulate",
+    "stationary_covariance",
+    "stationary_moments",
     "zap",
 ]

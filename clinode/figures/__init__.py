@@ -1,5 +1,6 @@
 """Figures of every room, drawn with matplotlib; one file a room."""
 
+from .alignment import alignment_figure
 from .attribution import ranking_figure
 from .bifurcations import bifurcation_figure, frequency_figure, onset_figure
 from .circuits import compass_figure, competition_figure, decision_figure, mach_bands_figure
@@ -25,6 +26,7 @@ from .synapses import fluctuation_figure, plasticity_figure, synapse_figure
 __all__ = [
     "action_cost_figure",
     "adaptive_figure",
+    "alignment_figure",
     "basin_figure",
     "bifurcation_figure",
     "calibration_figure",
