@@ -100,6 +100,9 @@ def interventional_alignment(
         >>> round(interventional_alignment(pair, pair, lesions(pair), AtRest(u=1.0)).error.value, 9)
         0.0
     """
+    for name, given in (("interventions", interventions), ("twins", twins)):
+        if not isinstance(given, Sequence):
+            raise ArgumentError(f"{name} must be a list, got {type(given).__name__}")
     experiments = [as_tuple(one) for one in interventions]
     if not experiments:
         raise ArgumentError("there are no interventions", fix="lesions(system) lists some")

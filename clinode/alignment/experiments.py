@@ -123,6 +123,11 @@ def as_tuple(experiment: Experiment) -> tuple[Intervention, ...]:
         ArgumentError: Something else than interventions, or none.
     """
     single = isinstance(experiment, (Clamp, Cut, Injection))
+    if not single and not isinstance(experiment, Sequence):
+        raise ArgumentError(
+            f"{type(experiment).__name__} is no experiment",
+            fix="an experiment is an intervention, or a list of several at once",
+        )
     every = (experiment,) if single else tuple(experiment)
     if not every:
         raise ArgumentError("an experiment has no intervention", fix="leave it out of the list")

@@ -6,7 +6,7 @@ is nothing to measure, no rest or no cycle, it says why; nobody counts that as n
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class Reading:
         return self.output if self.time is None else f"{self.output} at {self.time:.6g}"
 
 
+@runtime_checkable
 class Readout(Protocol):
     """Measures a system, and what an experiment makes of it."""
 
@@ -157,6 +158,8 @@ class OverTime:
             )
         except SolverError as error:
             return Measured(None, state, f"not solved: {error.problem}")
+        if made.outputs.ndim > 2:
+            raise ArgumentError(f"{type(system).__name__} has batch axes", fix="give one member")
         return Measured(made.outputs[1:].detach().numpy().reshape(-1), state)
 
 

@@ -140,7 +140,7 @@ def _followed(field: Field, start: np.ndarray) -> tuple[np.ndarray, str]:
             end = _certain_end(field, x, scale, known if is_slow else None)
             if end is not None:
                 return end, ""
-    return x, "it does not come to rest"
+    return x, f"it did not come to rest in {MOST_STEPS} steps"
 
 
 def _certain_end(

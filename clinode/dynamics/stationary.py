@@ -298,10 +298,11 @@ def _explained(A: np.ndarray, P: np.ndarray, Q: np.ndarray) -> float:
 def _verdict(arrived: bool, explained: float, n_free: int, n_seen: int) -> str:
     if np.isnan(explained):
         return "unstable: the drift that was found has no stationary covariance"
-    if not arrived:
-        return "not converged: the search was still moving"
+    told = []
     if explained < FITS:
-        return f"fits poorly: it explains {explained:.3g} of the covariance"
+        told.append(f"fits poorly: it explains {explained:.3g} of the covariance")
     if n_free > n_seen:
-        return f"not determined: {n_free} free numbers for {n_seen} that were seen"
-    return "ok" if explained < 1 - UNSEEN else "ok, exact"
+        told.append(f"not determined: {n_free} free numbers for {n_seen} that were seen")
+    if not arrived and explained < 1 - UNSEEN:
+        told.append("not converged: the search was still moving")
+    return "; ".join(told) or "ok"

@@ -66,5 +66,9 @@ def test_the_ceiling_of_noise_alone_is_near_zero_and_bad_shapes_are_refused():
     assert ceiling_of(draw.normal(size=(10, 500, 4)), n_resamples=20).value < 0.35
     with pytest.raises(ArgumentError, match="needs two repeats at least, got 1"):
         ceiling_of(draw.normal(size=(1, 5, 4)))
+
+
+@pytest.mark.slow  # slow tests run without checks of shapes, as a user does
+def test_effects_of_other_shapes_are_refused():
     with pytest.raises(ArgumentError, match="must both be"):
         score_effects(np.zeros((2, 3)), np.zeros((3, 2)))
