@@ -245,6 +245,7 @@ ENTRIES: dict[str, Entry] = {
         ),
         published=False,
     ),
+    "ThreeFactorSynapse": Entry(behavior.ThreeFactorSynapse),
     "RateNetwork": Entry(lambda: rate_network(), published=False),
     "BennaFusi": Entry(lambda: brain.BennaFusi(m=4)),
     "Wiener": Entry(lambda: behavior.Wiener(leak=0.5)),

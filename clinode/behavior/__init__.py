@@ -7,6 +7,19 @@ from .fit import Fit, Trials, fit
 from .later import LATER
 from .race import LBA, WaldRace
 from .ramps import RampSignature, ramp_signature
+from .reinforcement import (
+    TD,
+    TRACES,
+    Conditioning,
+    Learned,
+    MarkovReward,
+    ThreeFactorSynapse,
+    condition,
+    lambda_returns,
+    lstd,
+    mean_field,
+    random_walk,
+)
 from .response_times import ResponseModel, Responses
 from .swivel import SwivelOrShift, swivel_or_shift
 from .wiener import Wiener
@@ -15,20 +28,31 @@ __all__ = [
     "DDM",
     "LATER",
     "LBA",
+    "TD",
+    "TRACES",
+    "Conditioning",
     "DecisionComparison",
     "FirstPassage",
     "Fit",
+    "Learned",
+    "MarkovReward",
     "PredictiveCheck",
     "RampSignature",
     "ResponseModel",
     "Responses",
     "SwivelOrShift",
+    "ThreeFactorSynapse",
     "Trials",
     "WaldRace",
     "Wiener",
     "compare",
+    "condition",
     "fit",
+    "lambda_returns",
+    "lstd",
+    "mean_field",
     "predictive_check",
     "ramp_signature",
+    "random_walk",
     "swivel_or_shift",
 ]

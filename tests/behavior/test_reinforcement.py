@@ -1,0 +1,284 @@
+"""TD learning against plain loops, the forward view, the long run, and closed forms of dopamine."""
+
+import numpy as np
+import pytest
+import torch
+
+import clinode
+from clinode.behavior import (
+    TD,
+    TRACES,
+    MarkovReward,
+    ThreeFactorSynapse,
+    condition,
+    lambda_returns,
+    lstd,
+    mean_field,
+    random_walk,
+)
+from clinode.errors import ArgumentError, SolverError
+from clinode.system import Signal
+
+
+def drawn_chain(seed: int, n_states: int = 12, n_features: int = 5):
+    generator = np.random.default_rng(seed)
+    P = generator.dirichlet(np.full(n_states, 0.5), n_states)
+    features = generator.normal(size=(n_states, n_features))
+    gamma = generator.uniform(0.5, 0.98, n_states)
+    lam = generator.uniform(0, 1, n_states)
+    return MarkovReward(P, generator.normal(size=(n_states, n_states))), features, gamma, lam
+
+
+def followed(chain: MarkovReward, n_steps: int, seed: int):
+    generator = np.random.default_rng(seed)
+    states = [0]
+    for _ in range(n_steps):
+        states.append(int(generator.choice(len(chain.P), p=chain.P[states[-1]])))
+    return np.array(states), generator.normal(size=n_steps)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_mean_field_rests_where_the_series_of_its_traces_does(seed):
+    chain, features, gamma, lam = drawn_chain(seed)
+    system = mean_field(chain, features, gamma=gamma, lam=lam)
+    D, n = np.diag(chain.stationary), len(chain.P)
+    A, b, carried = 0.0, 0.0, np.eye(n)
+    for _ in range(3000):  # credit of ever earlier states
+        A = A + features.T @ D @ carried @ (np.eye(n) - chain.P * gamma) @ features
+        b = b + features.T @ D @ carried @ chain.reward
+        carried = carried @ (chain.P * (gamma * lam))
+    np.testing.assert_allclose(chain.stationary @ chain.P, chain.stationary, atol=1e-12)
+    rest = clinode.find_equilibria(system, u=[1.0])[0]
+    np.testing.assert_allclose(rest.state.numpy(), np.linalg.solve(A, b), rtol=1e-8)
+    assert rest.is_stable  # on-policy TD always is (Tsitsiklis & Van Roy 1997)
+    assert np.linalg.norm(system.A.numpy() + A) < 1e-8
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
+def test_the_value_error_is_within_its_bound_of_the_least(lam):
+    chain, features, _, _ = drawn_chain(3)
+    gamma, D = 0.9, np.diag(chain.stationary)
+    true = chain.values(gamma)
+    learned = features @ mean_field(chain, features, gamma=gamma, lam=lam).x0.numpy()
+    nearest = features @ np.linalg.solve(features.T @ D @ features, features.T @ D @ true)
+    errors = [np.sqrt((v - true) @ D @ (v - true)) for v in (learned, nearest)]
+    assert errors[0] <= (1 - gamma * lam) / (1 - gamma) * errors[1] + 1e-12
+    if lam == 1.0:
+        np.testing.assert_allclose(learned, nearest, atol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_at_the_least_squares_weights_the_updates_sum_to_zero(seed):
+    chain, features, gamma, lam = drawn_chain(seed)
+    states, rewards = followed(chain, 400, seed)
+    w = lstd(features, states, rewards, gamma=gamma, lam=lam)
+    z, total = np.zeros(5), np.zeros(5)
+    for t, reward in enumerate(rewards):
+        s, s2 = states[t], states[t + 1]
+        z = gamma[s] * lam[s] * z + features[s]
+        total += (reward + gamma[s2] * features[s2] @ w - features[s] @ w) * z
+    np.testing.assert_allclose(total, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_forward_and_backward_view_give_one_update(seed):
+    chain, features, gamma, lam = drawn_chain(seed)
+    gamma[-1] = 0.0  # an end
+    states, rewards = followed(chain, 40, seed)
+    states[-1] = len(chain.P) - 1
+    weights = np.random.default_rng(seed).normal(size=5)
+    values = features @ weights
+    pulled = lambda_returns(states, rewards, values, gamma=gamma, lam=lam)
+    forward = features[states[:-1]].T @ (pulled - values[states[:-1]])
+    alpha = 1e-8  # so small that the weights stand still within the episode
+    agent = TD(features, alpha=alpha, gamma=gamma, lam=lam)
+    backward = (agent.learn(states, rewards, weights).weights - weights) / alpha
+    np.testing.assert_allclose(backward, forward, rtol=1e-5, atol=1e-5)
+    z, exact = np.zeros(5), np.zeros(5)
+    for t, reward in enumerate(rewards):
+        s, s2 = states[t], states[t + 1]
+        z = gamma[s] * lam[s] * z + features[s]
+        exact += (reward + gamma[s2] * values[s2] - values[s]) * z
+    np.testing.assert_allclose(exact, forward, rtol=0, atol=1e-12 * np.abs(forward).max() * 100)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_true_online_is_the_online_lambda_return_at_every_step(seed):
+    chain, features, _, _ = drawn_chain(seed)
+    gamma, lam, alpha = 0.93, 0.8, 0.05
+    states, rewards = followed(chain, 25, seed)
+    agent = TD(features, alpha=alpha, gamma=gamma, lam=lam, trace="true online")
+    found = agent.learn(states, rewards).weights_over_time
+    kept = [np.zeros(5)]  # w_t^t of earlier horizons, whose values the returns bootstrap from
+    for horizon in range(1, len(rewards) + 1):
+        w = np.zeros(5)
+        for t in range(horizon):
+            target, weight = 0.0, 1.0
+            partial = 0.0
+            for n in range(1, horizon - t + 1):
+                partial += gamma ** (n - 1) * rewards[t + n - 1]
+                n_step = partial + gamma**n * features[states[t + n]] @ kept[t + n - 1]
+                share = (1 - lam) * weight if t + n < horizon else weight
+                target += share * n_step
+                weight *= lam
+            w = w + alpha * (target - features[states[t]] @ w) * features[states[t]]
+        kept.append(w)
+        np.testing.assert_allclose(found[horizon - 1], w, rtol=0, atol=1e-12)
+
+
+def rms_of_walks(n: int, lam: float, alpha: float, trace: str, n_runs: int, seed: int):
+    """Error of the first ten episodes, of each run, by the agent."""
+    true = np.arange(1, n + 1) * 2 / (n + 1) - 1
+    features = np.vstack([np.zeros(n), np.eye(n), np.zeros(n)])
+    gamma = np.ones(n + 2)
+    gamma[[0, -1]] = 0.0
+    agent = TD(features, alpha=alpha, gamma=gamma, lam=lam, trace=trace)
+    generator = np.random.default_rng(seed)
+    found = np.empty((n_runs, 10))
+    for run in range(n_runs):
+        w = np.zeros(n)
+        for episode in range(10):
+            w = agent.learn(*random_walk(n, generator), w).weights
+            found[run, episode] = np.sqrt(np.mean((w - true) ** 2))
+    return found.mean(axis=1)
+
+
+def rms_of_plain_loops(n: int, lam: float, alpha: float, n_runs: int, seed: int):
+    generator = np.random.default_rng(seed)
+    true = [2 * k / (n + 1) - 1 for k in range(1, n + 1)]
+    found = []
+    for _ in range(n_runs):
+        V, total = [0.0] * (n + 2), 0.0
+        for _ in range(10):
+            trace, s = [0.0] * (n + 2), (n + 1) // 2
+            while 1 <= s <= n:
+                s2 = s + (1 if generator.integers(2) else -1)
+                r = {0: -1.0, n + 1: 1.0}.get(s2, 0.0)
+                error = r + V[s2] - V[s]
+                trace = [lam * e for e in trace]
+                trace[s] += 1
+                for k in range(1, n + 1):
+                    V[k] += alpha * error * trace[k]
+                s = s2
+            total += (sum((V[k + 1] - true[k]) ** 2 for k in range(n)) / n) ** 0.5
+        found.append(total / 10)
+    return np.array(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [9, 15, 25])
+def test_walks_are_learned_as_by_plain_loops(n):
+    ours = rms_of_walks(n, 0.8, 0.3, "accumulating", 80, seed=n)
+    other = rms_of_plain_loops(n, 0.8, 0.3, 80, seed=n + 100)
+    error = np.sqrt(ours.var(ddof=1) / len(ours) + other.var(ddof=1) / len(other))
+    assert abs(ours.mean() - other.mean()) < 4 * error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("trace", "lam", "alpha", "published"),
+    [
+        ("accumulating", 0.0, 0.8, 0.346),
+        ("accumulating", 0.8, 0.3, 0.263),
+        ("true online", 0.8, 0.4, 0.257),
+        ("true online", 0.9, 0.3, 0.280),
+    ],
+)
+def test_the_walk_of_nineteen_states_has_its_known_error(trace, lam, alpha, published):
+    ours = rms_of_walks(19, lam, alpha, trace, 100, seed=1)
+    error = np.hypot(ours.std(ddof=1) / 10, 0.003)
+    assert abs(ours.mean() - published) < 4 * error
+
+
+def test_long_traces_run_away_where_true_online_does_not():
+    high = rms_of_walks(19, 0.9, 0.9, "accumulating", 20, seed=0).mean()
+    assert high > 1.0
+    assert rms_of_walks(19, 0.9, 0.9, "true online", 20, seed=0).mean() < 0.6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_dopamine_moves_from_the_reward_to_the_cue(seed):
+    generator = np.random.default_rng(seed)
+    delay, gamma = int(generator.integers(2, 12)), float(generator.uniform(0.8, 1.0))
+    reward, n = float(generator.uniform(0.5, 3)), 4000
+    found = condition(
+        n + 2, delay, reward=reward, omitted=[n], alpha=0.5, gamma=gamma, lam=0.6
+    ).delta
+    expected = np.zeros(found.shape[1])
+    expected[delay] = reward  # nothing is known: the reward itself
+    np.testing.assert_allclose(found[0], expected, atol=1e-12)
+    expected[0], expected[delay] = gamma**delay * reward, 0.0
+    np.testing.assert_allclose(found[n - 1], expected, atol=1e-9)
+    np.testing.assert_allclose(found[n, delay], -reward, atol=1e-9)
+    assert found[n + 1, delay] > 0  # it was expected a little less
+
+
+def test_without_a_trace_the_response_travels_one_step_a_trial():
+    found = condition(6, 8, alpha=1.0, gamma=1.0, lam=0.0).delta
+    for trial in range(6):
+        assert np.flatnonzero(found[trial]).tolist() == [8 - trial]
+    jumps = condition(2, 8, alpha=1.0, gamma=1.0, lam=1.0).delta
+    assert np.flatnonzero(jumps[1]).tolist() == [0]
+
+
+def test_the_eligibility_of_a_synapse_is_cashed_in_by_dopamine():
+    tau, eta, pre, post = 0.7, 0.05, 8.0, 5.0
+    synapse = ThreeFactorSynapse(tau_e=tau, eta=eta)
+    knots = torch.tensor([0.0, 0.5, 1.0, 1.3], dtype=torch.float64)
+    values = torch.tensor(
+        [[pre, post, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0], [0.0, 0.0, 0.0]], dtype=torch.float64
+    )
+    run = clinode.simulate(
+        synapse,
+        [0.0, 0.0],
+        [0.0, 0.5, 1.0, 1.3, 2.0],
+        Signal(knots, values),
+        rtol=1e-10,
+        atol=1e-12,
+    )
+    e = pre * post * tau * (1 - np.exp(-0.5 / tau))
+    assert run.states[1, 0].item() == pytest.approx(e, rel=1e-8)
+    at_dopamine = e * np.exp(-0.5 / tau)
+    w = eta * 2.0 * at_dopamine * tau * (1 - np.exp(-0.3 / tau))
+    assert run.states[-1, 1].item() == pytest.approx(w, rel=1e-8)
+
+
+def test_a_map_with_too_large_a_step_is_refused_with_the_largest_that_is_not():
+    chain, features, _, _ = drawn_chain(1)
+    with pytest.raises(ArgumentError, match=r"run away.*below [0-9.]+") as refused:
+        mean_field(chain, features, gamma=0.9, alpha=1e3)
+    largest = float(str(refused.value).split("below ")[1])
+    mapped = mean_field(chain, features, gamma=0.9, alpha=largest * 0.99)
+    assert np.abs(np.linalg.eigvals(mapped.A.numpy())).max() < 1
+
+
+def test_what_cannot_be_learned_is_refused_in_words():
+    apart = np.kron(np.eye(2), np.full((2, 2), 0.5))
+    for call, words in (
+        (lambda: MarkovReward(np.eye(2)[:1], np.zeros(1)), "P must be square"),
+        (lambda: MarkovReward(np.full((2, 2), 0.6), np.zeros(2)), "probabilities that sum to 1"),
+        (lambda: MarkovReward(np.eye(2), np.full(2, np.nan)), "reward must be finite"),
+        (lambda: MarkovReward(apart, np.zeros(4)).stationary, "not ergodic"),
+        (lambda: MarkovReward(np.full((2, 2), 0.5), np.ones(2)).values(1.0), "are not finite"),
+        (lambda: TD(n_states=3, alpha=0.0), "alpha must be positive"),
+        (lambda: TD(n_states=3, trace="eternal"), "unknown trace 'eternal'; there are"),
+        (lambda: TD(n_states=3, gamma=1.2), r"gamma must lie in \[0, 1\]"),
+        (lambda: TD(n_states=3).learn([0, 3], [1.0]), r"whole numbers in 0\.\.2"),
+        (lambda: TD(n_states=3).learn([0, 1], [np.inf]), "1 rewards are not finite"),
+        (lambda: TD(n_states=3).learn([0], []), "a reward at least"),
+        (lambda: lstd(np.ones((2, 2)), [0, 1, 0], [1, 1], gamma=0.5), "does not determine"),
+        (lambda: condition(3, 2, omitted=[3]), r"must lie in 0\.\.2"),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            call()
+    with pytest.raises(SolverError, match="the weights ran away"):
+        TD(np.full((2, 1), 10.0), alpha=1e3, gamma=0.0).learn([0, 1] * 200, np.ones(399))
+
+
+@pytest.mark.parametrize("trace", TRACES)
+def test_a_table_without_lambda_is_the_same_with_every_trace(trace):
+    chain, _, _, _ = drawn_chain(2)
+    states, rewards = followed(chain, 50, 2)
+    found = TD(n_states=12, alpha=0.2, gamma=0.9, lam=0.0, trace=trace).learn(states, rewards)
+    plain = TD(n_states=12, alpha=0.2, gamma=0.9, lam=0.0).learn(states, rewards)
+    np.testing.assert_allclose(found.weights, plain.weights, atol=1e-12)
