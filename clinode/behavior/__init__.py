@@ -1,5 +1,16 @@
 """How decisions are made and learned: reaction times, their models, and what tells them apart."""
 
+from .cerebellum import (
+    VOR,
+    Adaptation,
+    CerebellarLearning,
+    HeadMovement,
+    ParallelFibers,
+    adapt,
+    delay_lines,
+    learning_rates,
+    low_passes,
+)
 from .compare import DecisionComparison, PredictiveCheck, compare, predictive_check
 from .diffusion import DDM
 from .first_passage import FirstPassage
@@ -30,12 +41,17 @@ __all__ = [
     "LBA",
     "TD",
     "TRACES",
+    "VOR",
+    "Adaptation",
+    "CerebellarLearning",
     "Conditioning",
     "DecisionComparison",
     "FirstPassage",
     "Fit",
+    "HeadMovement",
     "Learned",
     "MarkovReward",
+    "ParallelFibers",
     "PredictiveCheck",
     "RampSignature",
     "ResponseModel",
@@ -45,10 +61,14 @@ __all__ = [
     "Trials",
     "WaldRace",
     "Wiener",
+    "adapt",
     "compare",
     "condition",
+    "delay_lines",
     "fit",
     "lambda_returns",
+    "learning_rates",
+    "low_passes",
     "lstd",
     "mean_field",
     "predictive_check",

@@ -12,6 +12,7 @@ from .feedback import (
     places_figure,
     reaching_figure,
 )
+from .learning import dopamine_figure, reflex_figure
 from .memory import capacity_figure, recall_figure, retrieval_figure
 from .networks import connectome_figure, network_figure, region_traces_figure
 from .neurons import neuron_figure
@@ -36,6 +37,7 @@ __all__ = [
     "connectome_figure",
     "data_uri",
     "decision_figure",
+    "dopamine_figure",
     "eeg_figure",
     "epileptor_figure",
     "fluctuation_figure",
@@ -56,6 +58,7 @@ __all__ = [
     "rdm_figure",
     "reaching_figure",
     "recall_figure",
+    "reflex_figure",
     "region_traces_figure",
     "retrieval_figure",
     "stimulus_figure",
