@@ -65,7 +65,7 @@ def linear_rests(system: System, u: torch.Tensor) -> tuple[np.ndarray, np.ndarra
     safe = np.where(regular[..., None, None], J, np.eye(n))
     x = -np.linalg.solve(safe, drift[..., None])[..., 0]
     x = np.where(regular[..., None], x, np.nan)
-    return x, np.linalg.eigvals(J).real.max(axis=-1) < 0
+    return x, np.asarray(np.linalg.eigvals(J).real.max(axis=-1) < 0)
 
 
 def settle(system: System, start: np.ndarray, u: torch.Tensor) -> Rest:
