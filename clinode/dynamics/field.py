@@ -1,8 +1,8 @@
 """A system's vector field as one function F(z), z = (states, parameters), and its derivatives.
 
-What the analysis of equilibria and cycles sees of a `System`: constant input, no time, float64,
-and chosen inputs or constants standing on the last axis behind the states. Arrays are NumPy
-outside and torch inside; every derivative is exact, by `torch.func`.
+What the analysis of equilibria and cycles sees of a `System`: constant input, no time, float64 on
+the CPU wherever the system is, and chosen inputs or constants standing on the last axis behind the
+states. Arrays are NumPy outside and torch inside; every derivative is exact, by `torch.func`.
 """
 
 import copy
@@ -45,12 +45,13 @@ class Field:
         self.targets = [_Target.find(system, name) for name in parameters]
         self.n_states = system.n_states
         self.batched: frozenset[str] = frozenset()
-        self.live_u = constant_input(u, system)
+        self.live_u = constant_input(u, system).cpu()
         self.live_constants = _in_double(system)
         self.u = self.live_u.detach()
         self.constants = {name: tensor.detach() for name, tensor in self.live_constants.items()}
         # Stored as they are needed, so that nothing has to be swapped in to evaluate the field.
         stored = [t.dtype == torch.float64 or not t.is_floating_point() for t in system.buffers()]
+        stored += [system.device.type == "cpu"]
         plain = all(stored) and not any(t.requires_grad for t in self.live_constants.values())
         self._as_stored = self.constants if plain and not list(system.parameters()) else None
         start = torch.zeros(self.n_states + len(self.parameters), dtype=torch.float64)
@@ -493,7 +494,8 @@ def _called(module: torch.nn.Module, constants: dict[str, Tensor], *given: Tenso
 
 def _in_double(system: System) -> dict[str, Tensor]:
     tensors = {**dict(system.named_parameters()), **dict(system.named_buffers())}
-    return {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+    here = {name: tensor.cpu() for name, tensor in tensors.items()}
+    return {n: t.double() if t.is_floating_point() else t for n, t in here.items()}
 
 
 def _pulled_back(

@@ -13,7 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clinode.errors import ArgumentError, SolverError
-from clinode.system import Quantity, System, Values, as_signal, flat_names, positions, present
+from clinode.system import (
+    Quantity,
+    Signal,
+    System,
+    Values,
+    as_signal,
+    flat_names,
+    positions,
+    present,
+)
 
 from .adaptive import ADAPTIVE, solve_adaptive
 from .compiled import solve_compiled_or
@@ -332,6 +341,8 @@ def _problem(system: System, x0: Values | Mapping[str, float], times: Values, u:
     if not x.isfinite().all():
         raise ArgumentError("x0 has values that are not finite")
     signal = as_signal(u, system.n_inputs)
+    if isinstance(signal, Signal):
+        signal = signal.to(device=t.device)
     start = t[..., 0]
     try:
         shared = torch.broadcast_shapes(x.shape[:-1], start.shape, signal.batch_shape)

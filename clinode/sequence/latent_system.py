@@ -131,12 +131,12 @@ class Decoder(torch.nn.Module):
 
     def __init__(self, C: Tensor, c: Tensor, schema: Preprocessor):
         super().__init__()
-        scale = torch.tensor(schema.scale, dtype=torch.float64)
-        center = torch.tensor(schema.center, dtype=torch.float64)
+        of = {"dtype": torch.float64, "device": C.device}
+        scale, center = torch.tensor(schema.scale, **of), torch.tensor(schema.center, **of)
         self.register_buffer("weight", scale.unsqueeze(1) * C.detach().double())
         self.register_buffer("bias", scale * c.detach().double() + center)
-        is_log = torch.tensor([transform == "log" for transform in schema.transform])
-        self.register_buffer("is_log", is_log)
+        is_log = [transform == "log" for transform in schema.transform]
+        self.register_buffer("is_log", torch.tensor(is_log, device=C.device))
 
     def forward(self, x: Float[Tensor, "... state"]) -> Float[Tensor, "... output"]:
         """In original units."""
@@ -157,7 +157,7 @@ def original_drive(
     drive: Float[Tensor, "state input"], schema: Preprocessor
 ) -> Float[Tensor, "state input"]:
     """The input matrix for treatments in original instead of standardised units."""
-    scale = torch.tensor(schema.input_scale, dtype=torch.float64)
+    scale = torch.tensor(schema.input_scale, dtype=torch.float64, device=drive.device)
     return drive.detach().double() / scale
 
 

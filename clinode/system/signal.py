@@ -163,9 +163,10 @@ class FunctionSignal:
         """The value at time t, from inside the piece that holds the time `within`."""
         t = torch.as_tensor(t, dtype=torch.float64)
         if within is not None and len(self.breakpoints):
-            ends = nn.functional.pad(self.breakpoints, (1, 1), value=math.inf)
+            breaks = self.breakpoints.to(t.device)
+            ends = nn.functional.pad(breaks, (1, 1), value=math.inf)
             ends[0] = -math.inf
-            piece = _last_knot(self.breakpoints, torch.as_tensor(within).to(t))
+            piece = _last_knot(breaks, torch.as_tensor(within).to(t))
             high = torch.nextafter(ends[piece + 2], torch.tensor(-math.inf).to(t))
             t = torch.minimum(torch.maximum(t, ends[piece + 1]), high)
         return self.function(t)
