@@ -47,14 +47,12 @@ def _resolved(function) -> dict:
     """Annotations of a function, without those that name what only a type checker imports."""
     found = {}
     for name, hint in function.__annotations__.items():
-        if isinstance(hint, str):
-            alone = type("alone", (), {"__annotations__": {"value": hint}})
-            try:
-                hint = typing.get_type_hints(alone, function.__globals__, include_extras=True)
-            except NameError:
-                continue
-            hint = hint["value"]
-        found[name] = hint
+        alone = type("alone", (), {"__annotations__": {"value": hint}})
+        try:
+            hints = typing.get_type_hints(alone, function.__globals__, include_extras=True)
+        except (NameError, AttributeError):
+            continue
+        found[name] = hints["value"]
     return found
 
 
