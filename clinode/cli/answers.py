@@ -4,6 +4,8 @@ import io
 import json
 import math
 import os
+import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,35 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     paper = io.StringIO()
     Console(file=paper, width=width, markup=False, highlight=False, emoji=False).print(drawn)
     return [line.rstrip() for line in paper.getvalue().splitlines()]
+
+
+def broken_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], width: int | None
+) -> list[str]:
+    """A table in as many tables below each other as its columns need to fit.
+
+    Args:
+        header: Of the columns; the first one stands in every part.
+        rows: The cells.
+        width: Characters of a line; None where lines may be as long as they are.
+    """
+    n_columns = len(header) - 1
+    lines = table(header, rows)
+    for n_parts in range(2, n_columns + 1):
+        if width is None or max(map(len, lines)) <= width:
+            break
+        per_part = -(-n_columns // n_parts)
+        lines = []
+        for start in range(1, len(header), per_part):
+            taken = [0, *range(start, min(start + per_part, len(header)))]
+            part = table([header[k] for k in taken], [[row[k] for k in taken] for row in rows])
+            lines += [*([""] if lines else []), *part]
+    return lines
+
+
+def terminal_width() -> int | None:
+    """Characters of a line of the standard output; None where it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def interval(estimate: Mapping[str, Any], digits: int = 3) -> str:

@@ -430,7 +430,7 @@ def _fractions(text: str) -> tuple[float, float, float]:
 
 def _table_of(found: dict[str, Any]) -> list[str]:
     """A row a forecaster, a column a metric, and the paired differences below."""
-    from clinode.cli.answers import interval, table
+    from clinode.cli.answers import broken_table, interval, terminal_width
 
     if "tasks" in found:
         parts = [[f"Task {kind}", *_table_of(held)] for kind, held in found["tasks"].items()]
@@ -446,7 +446,7 @@ def _table_of(found: dict[str, Any]) -> list[str]:
         rows.append([f"model - {name}", *cells])
     for name, held in found.get("labels", {}).items():  # what stands above is their mean
         rows.append([name, *(interval(held[m]) for m in metrics)])
-    lines = table(["", *metrics], rows)
+    lines = broken_table(["", *metrics], rows, terminal_width())
     for number, held in found.get("causes", {}).items():
         lines += ["", f"Cause {number}:", *_table_of(held)]
     return lines

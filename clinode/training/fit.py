@@ -52,6 +52,7 @@ from clinode.training.evaluate import Evaluation, evaluate, headlines
 from clinode.training.interrupt import StopFlag, stopping_gently
 from clinode.training.lock import one_writer
 from clinode.training.loop import Surroundings, TrainingLoop
+from clinode.training.memory import available_bytes, check_memory, memory_need
 from clinode.training.optimise import keyed_generator, n_steps_per_epoch
 from clinode.training.progress import FitDisplay, FitLog, display
 from clinode.training.run import RUN_FORMAT, Run, load_run, plain, read_call, schema_digest
@@ -111,7 +112,7 @@ def fit(
         SchemaError: A part is empty, shares subjects with the other, lacks the outcome or a class.
         CheckpointError: The stored run is damaged. (A damaged checkpoint is passed over and told.)
         SolverError: The loss is not a number.
-        ResourceError: The disk is full or memory ran out.
+        ResourceError: The disk is full, or memory ran out, or would by far (before the first step).
         Interrupted: Ctrl-C or SIGTERM came; the same call goes on.
     """
     check_trackers(trackers)
@@ -246,6 +247,7 @@ class _Job:
             with tracking(self.trackers, self.out.name, told, identity=call_identity, step=begun):
                 loop = self._train(state, surroundings)
                 run = self._assemble(loop, shown)
+                shown.note(f"evaluating on the {self.parts.reported[0]} part, with intervals")
                 self._write(run, loop.state, folder, log)
 
     def _latest(self, folder: Path, call_identity: str, shown: FitDisplay) -> FitState | None:
@@ -266,6 +268,8 @@ class _Job:
         built.prepare(parts.shown)
         if self.source is not None:
             take_weights(built, self.source)
+        if self.crew.is_first:
+            self._tell_memory(built, state, surroundings)
         loop = TrainingLoop(
             built.to(self.device),
             parts.shown,
@@ -278,6 +282,23 @@ class _Job:
         )
         loop.run()
         return loop
+
+    def _tell_memory(
+        self, built: SequenceModel, state: FitState | None, surroundings: Surroundings
+    ) -> None:
+        parts = self.parts
+        need = memory_need(
+            built,
+            parts.shown,
+            positions=parts.positions,
+            tune=parts.tune_records,
+            config=self.config,
+            seed=self.seed,
+            n_processes=self.crew.size,
+        )
+        surroundings.display.note(check_memory(need, available_bytes(self.device)))
+        step = 0 if state is None else state.step
+        surroundings.log.write("memory", step, expected_peak_bytes=need.peak)
 
     def _assemble(self, loop: TrainingLoop, shown: FitDisplay) -> Run:
         parts, log = self.parts, loop.surroundings.log

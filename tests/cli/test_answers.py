@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 
-from clinode.cli.answers import as_json, as_text, count, interval, table
+from clinode.cli.answers import as_json, as_text, broken_table, count, interval, table
 
 
 def test_a_number_that_does_not_exist_is_null_in_json():
@@ -31,3 +31,18 @@ def test_an_estimate_is_said_with_its_interval_or_that_there_is_none():
 def test_counts_agree_with_their_nouns():
     assert count(1, "subject") == "1 subject"
     assert count(4000, "subject") == "4,000 subjects"
+
+
+def test_a_table_that_is_too_wide_is_broken_between_columns():
+    header = ["", *(f"metric {k}" for k in range(6))]
+    rows = [["model", *(f"0.{k} [0.0, 1.0]" for k in range(6))], ["prevalence", *["undefined"] * 6]]
+    whole = broken_table(header, rows, None)
+    assert whole == broken_table(header, rows, 200)
+    assert len(whole) == 3
+    for width in (80, 60, 40):
+        lines = broken_table(header, rows, width)
+        assert max(map(len, lines)) <= width
+        assert sum(line.startswith("model") for line in lines) == lines.count("") + 1
+        for k in range(6):
+            assert sum(f"metric {k}" in line for line in lines) == 1
+    assert broken_table(header, rows, 10) == broken_table(header, rows, 25)  # a column stays whole
