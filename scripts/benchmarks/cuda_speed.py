@@ -1,4 +1,4 @@
-"""Training steps of every family on a GPU beside one CPU thread, and the recurrence as a CUDA graph.
+"""Training steps of every family on a GPU beside one CPU thread; the recurrence as a CUDA graph.
 
     OMP_NUM_THREADS=1 python scripts/benchmarks/cuda_speed.py [--sizes 50 500] [--only FAMILY ...]
 
