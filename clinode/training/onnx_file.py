@@ -54,9 +54,9 @@ def as_onnx(program: ExportedProgram, outputs: list[str], about: Mapping[str, An
         outputs: Their names.
         about: JSON-ready, by name; goes into the metadata.
     """
-    plain = program.run_decompositions(_TABLE)
-    forward_writes(plain)
     with _quiet():
+        plain = program.run_decompositions(_TABLE)
+        forward_writes(plain)
         converted = torch.onnx.export(plain, dynamo=True, verbose=False, optimize=False)
         if converted is None:
             raise RuntimeError("torch.onnx.export gave nothing back")
