@@ -103,7 +103,8 @@ def memory_need(
     gradients = float(sum(p.nbytes for p in trained))
     with isolated_randomness(0, torch.device("cpu")), _Living() as living:
         loss = model.loss(records.batch(probed), torch.Generator().manual_seed(0))
-        torch.autograd.grad(loss, trained, allow_unused=True)
+        if loss.requires_grad:  # of these few, nothing may be known
+            torch.autograd.grad(loss, trained, allow_unused=True)
         del loss
     with torch.no_grad(), _Living() as answering:
         model(records.batch(probed))
