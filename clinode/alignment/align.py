@@ -96,6 +96,7 @@ def interventional_alignment(
 
     Example:
         >>> from clinode.alignment import lesions
+        >>> from clinode.system import LinearSystem
         >>> pair = LinearSystem([[-1.0, 0.5], [-0.5, -1.0]], [[1.0], [0.5]])
         >>> round(interventional_alignment(pair, pair, lesions(pair), AtRest(u=1.0)).error.value, 9)
         0.0
@@ -169,7 +170,10 @@ class _Compared:
         twin_r = np.array([correlation(one, actual) for one in twins])
         apart = np.array([_apart(one, predicted) for one in twins])
         ambiguity = _over(apart, "effects that the model has too")
-        identified = ambiguity.value <= AMBIGUOUS if ambiguity.is_defined else None
+        identified = None
+        if len(twins):
+            agree = ambiguity.is_defined and ambiguity.value <= AMBIGUOUS
+            identified = agree and self._lost_by_twins() <= AMBIGUOUS
         lost = self._lost()
         seen_r = Estimate.undefined("what was observed was not given")
         if self.seen is not None:
@@ -227,6 +231,13 @@ class _Compared:
                 lost[word] = "; ".join(told)
         return lost
 
+    def _lost_by_twins(self) -> float:
+        """Of the experiments that the model survives, the share that a twin does not."""
+        survived = [not why for why in self.predicted.why]
+        if not any(survived):
+            return 0.0
+        return float(np.isnan(self.twins[:, survived]).all(axis=-1).mean())
+
     def _fate(self) -> Estimate:
         pairs = zip(self.predicted.why, self.actual.why, strict=True)
         same, n = sum(bool(a) == bool(b) for a, b in pairs), len(self.words)
@@ -249,11 +260,17 @@ class _Compared:
         if singles and len(self.experiments) > 1:
             yield "sites were lesioned one at a time, which misleads where they make up for another"
         if made.identified is False:
-            signs = _signs_apart(twins, predicted)
+            lost, told = self._lost_by_twins(), []
+            if made.ambiguity.is_defined:
+                told.append(
+                    f"predict effects {made.ambiguity.value:.0%} apart from the model's, with "
+                    f"another sign now and then for {_signs_apart(twins, predicted):.0%} of them"
+                )
+            if lost:
+                told.append(f"leave {lost:.0%} of its experiments without an end")
             yield (
                 f"what was observed does not decide the answer: {len(twins)} models that fit it as "
-                f"well predict effects {made.ambiguity.value:.0%} apart from the model's, and give "
-                f"{signs:.0%} of its effects now and then another sign"
+                f"well {' and '.join(told)}"
             )
 
 

@@ -26,7 +26,8 @@ class Alignment:
         p_value: How often a twin is as good as the model; NaN without twins.
         ambiguity: By how much twins predict other effects than the model, |theirs - its| / |its|,
             median and central 95 % of the twins.
-        identified: Whether twins agree with the model within 10 %; None where none were given.
+        identified: Whether twins agree with the model, within 10 % of its effects and in all but
+            10 % of what comes to an end; None where none were given.
         seen_r: r of what seeing alone predicts, over the experiments that it answers.
         fate: Share of experiments in which model and system both have, or both lose, what is read.
         lost: By experiment that is not scored, why; none is left out in silence.

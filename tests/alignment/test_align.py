@@ -217,6 +217,17 @@ def test_twins_that_are_the_model_itself_leave_nothing_open():
     assert made.p_value == 1.0
 
 
+def test_twins_that_run_away_where_the_model_rests_decide_nothing():
+    model = cn.LinearSystem([[-1.0, -2.0], [2.0, -2.0]], [[1.0], [0.0]], states=["E", "I"])
+    twin = cn.LinearSystem([[1.0, -2.0], [2.0, -2.0]], [[1.0], [0.0]], states=["E", "I"])
+    for twins in ([twin], [twin, twin]):
+        made = interventional_alignment(
+            model, model, [cn.silence("I")], AtRest(u=1.0), twins=twins, n_resamples=10
+        )
+        assert made.identified is False
+        assert "fit it as well leave 100% of its experiments without an end" in made.verdict
+
+
 def test_stacked_twins_are_those_asked_one_by_one():
     _, _, system = random_linear(4, 6)
     twins = covariance_twins(system, np.ones(4), 3, u=1.0)
