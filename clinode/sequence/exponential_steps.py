@@ -41,14 +41,14 @@ class Solver(NamedTuple):
         drive: From treatments to what they add to the field.
     """
 
-    decay: Float[Tensor, " state"]
+    decay: Float[Tensor, "... state"]
     steepness: Float[Tensor, ""]
     flow: Callable[[Tensor, ExponentialSteps, Tensor | None], Tensor]
     drive: Callable[[Tensor], Tensor]
 
 
 def exponential_steps(
-    decay: Float[Tensor, " state"], size: Float[Tensor, " row"], n_steps: Float[Tensor, " row"]
+    decay: Float[Tensor, "... state"], size: Float[Tensor, " row"], n_steps: Float[Tensor, " row"]
 ) -> ExponentialSteps:
     """Coefficients for steps of these sizes; a size of 0 is the identity."""
     h = size.unsqueeze(1)
@@ -121,7 +121,7 @@ class _PhiFunctions(torch.autograd.Function):
 
 
 def steps_over(
-    decay: Float[Tensor, " state"], gap: Float[Tensor, " row"], steepness: float | Tensor
+    decay: Float[Tensor, "... state"], gap: Float[Tensor, " row"], steepness: float | Tensor
 ) -> ExponentialSteps:
     """Steps over gaps: more where a gap is long or N is steep.
 

@@ -46,7 +46,7 @@ class Scheme(NamedTuple):
 
 
 Size = Float[Tensor, "visit 1"]  # of the step of each visit, hours
-Decay = Float[Tensor, " state"] | None  # a, per hour; None where nothing decays
+Decay = Float[Tensor, "... state"] | None  # a, per hour, of all visits or each; or nothing decays
 
 
 def euler(h: Size, decay: Decay) -> Scheme:

@@ -241,7 +241,7 @@ def _drawn(space: Space, seed: int, number: int) -> dict[str, Setting]:
     return {name: space[name].draw(generator) for name in sorted(space)}
 
 
-def _check_bounds(low: float, high: float, *, log: bool) -> None:
+def _check_bounds(low: float | int, high: float | int, *, log: bool) -> None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ArgumentError(f"bounds must be finite and in order, got {low} and {high}")
     if log and low <= 0:
