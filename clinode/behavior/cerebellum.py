@@ -50,8 +50,8 @@ class HeadMovement:
             raise ArgumentError("frequencies must be positive and finite, in Hz")
         if len(np.unique(frequency)) < len(frequency):
             raise ArgumentError("a frequency is given twice: add their amplitudes")
-        if not np.isfinite(amplitude).all():
-            raise ArgumentError("amplitudes must be finite, in deg/s")
+        if not np.isfinite(amplitude).all() or not amplitude.any():
+            raise ArgumentError("amplitudes must be finite and not all 0, in deg/s")
 
     @property
     def power(self) -> Float[np.ndarray, " component"]:
@@ -61,7 +61,7 @@ class HeadMovement:
 
 def delay_lines(delays: Sequence[float]) -> "ParallelFibers":
     """Parallel fibers that carry the head's velocity late, each by its own delay in seconds."""
-    held = np.asarray(delays, dtype=np.float64)
+    held = _times(delays, "delays")
     return ParallelFibers(
         lambda frequency: np.exp(-2j * math.pi * np.outer(held, frequency)), len(held)
     )
@@ -69,10 +69,17 @@ def delay_lines(delays: Sequence[float]) -> "ParallelFibers":
 
 def low_passes(time_constants: Sequence[float]) -> "ParallelFibers":
     """Parallel fibers that low-pass the head's velocity, each with its own time constant, s."""
-    held = np.asarray(time_constants, dtype=np.float64)
+    held = _times(time_constants, "time constants")
     return ParallelFibers(
         lambda frequency: 1 / (1 + 2j * math.pi * np.outer(held, frequency)), len(held)
     )
+
+
+def _times(values: Sequence[float], kind: str) -> np.ndarray:
+    held = np.asarray(values, dtype=np.float64)
+    if held.ndim != 1 or not len(held) or not (np.isfinite(held) & (held >= 0)).all():
+        raise ArgumentError(f"{kind} must be finite and not negative, in s, and one at least")
+    return held
 
 
 @dataclass(frozen=True)
@@ -118,8 +125,11 @@ class VOR:
         weights = np.asarray(weights, dtype=np.float64)
         if weights.shape != (self.fibers.n_fibers,) or not np.isfinite(weights).all():
             raise ArgumentError(f"weights must be finite, one of {self.fibers.n_fibers} fibers")
-        if min(self.error_delay, self.eligibility_delay) < 0:
-            raise ArgumentError("delays must not be negative, in seconds")
+        if not math.isfinite(self.brainstem):
+            raise ArgumentError(f"the gain of the brainstem must be finite, got {self.brainstem}")
+        for delay in (self.error_delay, self.eligibility_delay):
+            if not (math.isfinite(delay) and delay >= 0):
+                raise ArgumentError("delays must be finite and not negative, in seconds")
         object.__setattr__(self, "weights", weights)
 
     def gain(self, frequency: float | Float[np.ndarray, " component"]) -> np.ndarray:
@@ -226,8 +236,10 @@ def adapt(
         ArgumentError: No trial.
         SolverError: The weights ran away: eta is too large, or the error comes too late.
     """
-    if n_trials < 1:
-        raise ArgumentError(f"n_trials must be at least 1, got {n_trials}")
+    if not isinstance(n_trials, int) or n_trials < 1:
+        raise ArgumentError(f"n_trials must be a whole number of at least 1, got {n_trials}")
+    if not math.isfinite(goal):
+        raise ArgumentError(f"the goal must be finite, got {goal}")
     frequency = np.asarray(movement.frequency, dtype=np.float64)
     power = movement.power / movement.power.sum()
     courses: list[VOR] = [reflex]

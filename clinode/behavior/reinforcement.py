@@ -172,6 +172,8 @@ class TD:
         states, rewards = _episode(states, rewards, len(self.features))
         n_features = self.features.shape[1]
         w = np.zeros(n_features) if weights is None else np.array(weights, dtype=np.float64)
+        if w.shape != (n_features,):
+            raise ArgumentError(f"weights must be one of {n_features} features, got {w.shape}")
         z, before = np.zeros(n_features), 0.0
         delta, course = np.empty(len(rewards)), np.empty((len(rewards), n_features))
         alpha, is_true = self.alpha, self.trace == "true online"
@@ -248,6 +250,8 @@ def lstd(
             were never met.
     """
     features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2 or not np.isfinite(features).all():
+        raise ArgumentError(f"features must be finite, (state, feature), got {features.shape}")
     states, rewards = _episode(states, rewards, len(features))
     discount, share = _share(gamma, len(features), "gamma"), _share(lam, len(features), "lam")
     n_features = features.shape[1]
@@ -282,20 +286,26 @@ def mean_field(
     step to step instead.
 
     Args:
-        chain: States and rewards; ergodic.
+        chain: States and rewards, in one part that is never left for good.
         features: (state, feature), independent.
         gamma, lam: Of each state or of all.
         alpha: Step size of the map; None for the flow.
 
     Raises:
-        ArgumentError: A chain that is not ergodic, features that depend on each other, or a step
-            size at which the map runs away; says the largest that does not.
+        ArgumentError: A chain of several parts, features that depend on each other, credit that
+            never fades, or a step size at which the map runs away; says the largest that does not,
+            where there is one.
     """
     features = np.asarray(features, dtype=np.float64)
     n = len(chain.P)
-    if features.ndim != 2 or len(features) != n:
-        raise ArgumentError(f"features must be ({n}, feature), got {features.shape}")
+    if features.ndim != 2 or len(features) != n or not np.isfinite(features).all():
+        raise ArgumentError(f"features must be finite, ({n}, feature), got {features.shape}")
     discount, share = _share(gamma, n, "gamma"), _share(lam, n, "lam")
+    if np.linalg.cond(np.eye(n) - chain.P * (discount * share)) > _SINGULAR:
+        raise ArgumentError(
+            "credit that never fades: gamma times lambda is 1 wherever the chain goes",
+            fix="discount, let the trace fade, or end episodes in a state of discount 0",
+        )
     weighted = features.T * chain.stationary
     credit = np.linalg.inv(np.eye(n) - chain.P * (discount * share))
     A = weighted @ credit @ (np.eye(n) - chain.P * discount) @ features
@@ -314,6 +324,12 @@ def mean_field(
     if not (math.isfinite(alpha) and alpha > 0):
         raise ArgumentError(f"alpha must be positive, got {alpha}")
     rates = np.linalg.eigvals(A)
+    if rates.real.min() <= 0:
+        raise ArgumentError(
+            "no step size keeps the mean weights from running away: with discounts or lambdas that "
+            "depend on the state the rule itself may be unstable",
+            fix="look at the eigenvalues of the flow, without alpha",
+        )
     largest = (2 * rates.real / np.abs(rates) ** 2).min()
     if alpha >= largest:
         raise ArgumentError(
@@ -423,6 +439,8 @@ def random_walk(n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.
     Returns:
         States (step + 1,) and rewards (step,).
     """
+    if n < 1:
+        raise ArgumentError(f"a line has a state at least, got {n}")
     state, states, rewards = (n + 1) // 2, [(n + 1) // 2], []
     while 0 < state <= n:
         state += 1 if generator.random() < 0.5 else -1

@@ -18,6 +18,7 @@ from clinode.cli.arguments import in_order
 from clinode.cli.check import check
 from clinode.cli.control import control
 from clinode.cli.convert import convert
+from clinode.cli.decide import decide
 from clinode.cli.demo import demo
 from clinode.cli.doctor import doctor
 from clinode.cli.explain import explain, report
@@ -25,6 +26,7 @@ from clinode.cli.failures import INTERRUPTED, told_to_a_person
 from clinode.cli.fit import evaluate, fit, predict
 from clinode.cli.options import spread_out
 from clinode.cli.overview import overview
+from clinode.cli.similarity import similarity
 from clinode.cli.systems import bifurcate, simulate
 from clinode.cli.verify import verify
 
@@ -40,6 +42,14 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {  # and a call that works
     "simulate": (simulate, "clinode simulate morris-lecar --until 500 --input I=100"),
     "bifurcate": (bifurcate, "clinode bifurcate morris-lecar I --span -20:120 --out diagram"),
     "control": (control, "clinode control generated --to E:lh_precuneus=rest+0.05 --out steering"),
+    "decide": (
+        decide,
+        "clinode decide saccades.csv --time latency_ms --unit ms --condition target",
+    ),
+    "similarity": (
+        similarity,
+        "clinode similarity model.csv other.csv --subject one.csv --subject two.csv",
+    ),
     "verify": (verify, "clinode verify runs/death"),
     "doctor": (doctor, "clinode doctor"),
     "list": (overview, "clinode list"),

@@ -4,6 +4,7 @@ from .alignment import alignment_figure
 from .attribution import ranking_figure
 from .bifurcations import bifurcation_figure, frequency_figure, onset_figure
 from .circuits import compass_figure, competition_figure, decision_figure, mach_bands_figure
+from .decision import quantile_probability_figure, reciprobit_figure
 from .dynamics import basin_figure, impedance_figure, phase_plane_figure, traces_figure
 from .evaluation import calibration_figure
 from .feedback import (
@@ -54,10 +55,12 @@ __all__ = [
     "phase_plane_figure",
     "places_figure",
     "plasticity_figure",
+    "quantile_probability_figure",
     "ranking_figure",
     "rdm_figure",
     "reaching_figure",
     "recall_figure",
+    "reciprobit_figure",
     "reflex_figure",
     "region_traces_figure",
     "retrieval_figure",

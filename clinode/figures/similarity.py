@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from clinode.errors import printable
 from clinode.figures.picture import INK, LINE, LOWER, QUIET, styled
-from clinode.similarity import RDM, ModelRanking
+from clinode.similarity import RDM, ModelRanking, PairwiseComparisons
 
 MOST_LABELS = 24  # of stimuli: beyond, they could not be read
 
@@ -49,4 +49,24 @@ def model_ranking_figure(ranking: ModelRanking) -> Figure:
         axis.plot([], [], "s-", color=QUIET, label="told from the best")
         shown, names = axis.get_legend_handles_labels()
         figure.legend(shown, names, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def pairs_figure(found: PairwiseComparisons) -> Figure:
+    """Likeness of each pair of representations, with its interval over stimuli."""
+    table = found.to_pandas()
+    with styled():
+        figure = Figure(figsize=(5.6, 0.32 * len(table) + 1.0), layout="constrained")
+        axis = figure.subplots()
+        places = np.arange(len(table))[::-1]
+        axis.axvline(0.0, color=QUIET, lw=0.8)
+        for place, row in zip(places, table.to_dict("records"), strict=True):
+            axis.plot([row["low"], row["high"]], [place, place], color=LOWER, lw=1.4)
+            axis.plot(row["likeness"], place, "o", color=LOWER, ms=5)
+        names = [
+            printable(f"{a}, {b}") for a, b in zip(table["first"], table["second"], strict=True)
+        ]
+        axis.set_yticks(places, names, color=INK, parse_math=False)
+        axis.set_ylim(-0.6, len(table) - 0.4)
+        axis.set_xlabel(f"likeness over {found.n_stimuli} stimuli ({found.method}, 1)")
     return figure

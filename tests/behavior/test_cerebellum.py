@@ -156,11 +156,18 @@ def test_movements_and_rules_that_make_no_sense_are_refused():
         (lambda: HeadMovement([1.0], [math.nan]), "amplitudes must be finite"),
         (lambda: HeadMovement([], []), "one at least"),
         (lambda: VOR(weights=np.zeros(2)), "one of 1 fibers"),
-        (lambda: VOR(error_delay=-0.1), "delays must not be negative"),
+        (lambda: VOR(error_delay=-0.1), "delays must be finite and not negative"),
+        (lambda: HeadMovement([1.0], [0.0]), "not all 0"),
+        (lambda: VOR(brainstem=math.nan), "brainstem must be finite"),
+        (lambda: VOR(error_delay=math.nan), "delays must be finite"),
+        (lambda: delay_lines([]), "one at least"),
+        (lambda: low_passes([-1.0]), "not negative"),
+        (lambda: adapt(VOR(), HeadMovement([1.0], [1.0]), math.nan, CerebellarLearning(eta=1.0), 1),
+         "goal must be finite"),
         (lambda: CerebellarLearning(eta=0.0), "eta must be positive"),
         (lambda: CerebellarLearning(eta=1.0, consolidation=1.0), r"lie in \[0, 1\)"),
         (lambda: adapt(VOR(), HeadMovement([1.0], [1.0]), 1.0, CerebellarLearning(eta=1.0), 0),
-         "at least 1"),
+         "whole number of at least 1"),
     ):  # fmt: skip
         with pytest.raises(ArgumentError, match=words):
             call()

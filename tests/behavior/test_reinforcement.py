@@ -50,7 +50,7 @@ def test_the_mean_field_rests_where_the_series_of_its_traces_does(seed):
     np.testing.assert_allclose(chain.stationary @ chain.P, chain.stationary, atol=1e-12)
     rest = clinode.find_equilibria(system, u=[1.0])[0]
     np.testing.assert_allclose(rest.state.numpy(), np.linalg.solve(A, b), rtol=1e-8)
-    assert rest.is_stable  # on-policy TD always is (Tsitsiklis & Van Roy 1997)
+    assert rest.is_stable  # here; with constant gamma and lambda always
     assert np.linalg.norm(system.A.numpy() + A) < 1e-8
 
 
@@ -252,6 +252,21 @@ def test_a_map_with_too_large_a_step_is_refused_with_the_largest_that_is_not():
     assert np.abs(np.linalg.eigvals(mapped.A.numpy())).max() < 1
 
 
+def test_a_rule_that_is_unstable_by_itself_is_told_so():
+    generator = np.random.default_rng(0)
+    found = 0
+    for _ in range(400):  # gamma and lambda that depend on the state may make it so
+        P = generator.dirichlet(np.full(3, 0.3), 3)
+        gamma, lam = (generator.choice([0.0, high], 3) for high in (0.99, 1.0))
+        chain, features = MarkovReward(P, np.ones(3)), generator.normal(size=(3, 1))
+        flow = mean_field(chain, features, gamma=gamma, lam=lam)
+        if flow.A.item() > 0:
+            found += 1
+            with pytest.raises(ArgumentError, match="no step size keeps"):
+                mean_field(chain, features, gamma=gamma, lam=lam, alpha=0.1)
+    assert found > 0
+
+
 def test_what_cannot_be_learned_is_refused_in_words():
     apart = np.kron(np.eye(2), np.full((2, 2), 0.5))
     for call, words in (
@@ -267,6 +282,21 @@ def test_what_cannot_be_learned_is_refused_in_words():
         (lambda: TD(n_states=3).learn([0, 1], [np.inf]), "1 rewards are not finite"),
         (lambda: TD(n_states=3).learn([0], []), "a reward at least"),
         (lambda: lstd(np.ones((2, 2)), [0, 1, 0], [1, 1], gamma=0.5), "does not determine"),
+        (
+            lambda: mean_field(
+                MarkovReward(np.full((2, 2), 0.5), np.ones(2)), np.eye(2), gamma=1.0, lam=1.0
+            ),
+            "credit that never fades",
+        ),
+        (
+            lambda: mean_field(
+                MarkovReward(np.eye(1), np.ones(1)), np.full((1, 1), np.nan), gamma=0.5
+            ),
+            "features must be finite",
+        ),
+        (lambda: TD(n_states=3).learn([0, 1], [1.0], np.zeros(2)), "one of 3 features"),
+        (lambda: lstd(np.ones(3), [0, 1], [1.0], gamma=0.5), "features must be finite"),
+        (lambda: random_walk(0, np.random.default_rng(0)), "a state at least"),
         (lambda: condition(3, 2, omitted=[3]), r"must lie in 0\.\.2"),
     ):
         with pytest.raises(ArgumentError, match=words):
