@@ -57,9 +57,13 @@ class Bad(System):
 
 
 METHODS_WITHOUT_NOISE = [method for method in METHODS if method != "milstein"]
+QUICK = ("dopri5", "rosenbrock", "rk4")  # of the others some take seconds a field
 
 
-@pytest.mark.parametrize("method", METHODS_WITHOUT_NOISE)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in METHODS_WITHOUT_NOISE],
+)
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_solver_returns_with_a_solution_or_a_status(name, method):
     rate, start, expected = FIELDS[name]
