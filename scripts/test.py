@@ -15,6 +15,8 @@ import time
 import environment
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# Compiled modules are kept, whatever the caller says: tests start dozens of processes.
+ONE_THREAD["PYTHONDONTWRITEBYTECODE"] = ""
 
 
 def checks(python, data, quick):
@@ -22,7 +24,9 @@ def checks(python, data, quick):
     pytest = [python, "-m", "pytest", "-q", "--durations=8"]
     if data:  # in one word: pytest would take a second one for a place to look for its settings
         pytest += ["--data={}".format(data)]
-    side_by_side = ["-n", "2"]  # two workers of one thread each
+    # Two workers of one thread each, each with files of its own, so that what a module fits is
+    # fitted once; who is done early takes tests from the other.
+    side_by_side = ["-n", "2", "--dist", "worksteal"]
     rows = [
         ("lint", [python, "-m", "ruff", "check", "."], {}),
         ("format", [python, "-m", "ruff", "format", "--check", "."], {}),
