@@ -18,7 +18,7 @@ from clinode.errors import ArgumentError
 from clinode.system import LinearSystem, System
 from clinode.system.interventions import Intervened
 
-ACCURACY = 3e-3  # of a step, in widths of the ranges: enough to stay in the basin
+ACCURACY = 3e-3  # of a step, in widths of the ranges and of the state: enough to stay in the basin
 ARRIVED = 1e-9  # widths from a root that is where it ends, stable or not
 MOST_STEPS = 1000
 STEPS_A_LOOK = 50  # steps after which it is asked whether the end is certain before it is reached
@@ -125,7 +125,7 @@ def _followed(field: Field, start: np.ndarray) -> tuple[np.ndarray, str]:
             h /= 4
             continue
         two = half + other
-        error = np.abs((two - whole) / scale).max()
+        error = np.abs((two - whole) / (scale + np.abs(x))).max()
         if error > ACCURACY:
             h /= 2 if error < 8 * ACCURACY else 8
             continue
