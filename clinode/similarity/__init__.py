@@ -5,6 +5,7 @@ from .compare import Comparison, compare
 from .cortex import EnergyCortex
 from .kernels import Alignment, cka
 from .layers import layer_patterns
+from .pairs import PairwiseComparisons, compare_pairs
 from .predict import Predictivity, linear_predictivity
 from .rdm import RDM, rdm, rdm_from_vector
 from .shape import CanonicalCorrelations, canonical_correlations, procrustes_distance
@@ -17,10 +18,12 @@ __all__ = [
     "EnergyCortex",
     "ModelRanking",
     "NoiseCeiling",
+    "PairwiseComparisons",
     "Predictivity",
     "canonical_correlations",
     "cka",
     "compare",
+    "compare_pairs",
     "layer_patterns",
     "linear_predictivity",
     "noise_ceiling",

@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from clinode.errors import ArgumentError
 from clinode.statistics import Estimate, benjamini_hochberg, percentile_interval
 
-from .compare import MEASURES, check_same_stimuli, compare
+from .compare import FEWEST_PAIRS, MEASURES, check_same_stimuli, compare
 from .rdm import RDM
 
 RANKED = ("spearman", "rho-a", "tau-a")
@@ -154,7 +154,8 @@ def rank_models(
         seed: Of their random numbers.
 
     Raises:
-        ArgumentError: Fewer than two subjects, no model, other stimuli, unknown words.
+        ArgumentError: Fewer than two subjects, no model, other stimuli, unknown words, no model
+            whose likeness is defined.
     """
     if resample not in ("stimuli", "subjects", "both"):
         raise ArgumentError(f"resample must be 'stimuli', 'subjects' or 'both', got {resample!r}")
@@ -164,6 +165,11 @@ def rank_models(
     ceiling = noise_ceiling(subjects, method)
     names, draw = list(models), np.random.default_rng(seed)
     whole = _means_by_model(models, subjects, method)
+    if np.isnan(whole).all():
+        raise ArgumentError(
+            "no model has a likeness to the subjects",
+            fix="look for RDMs that are constant, and for pairs that are missing",
+        )
     resampled = np.empty((n_resamples, len(names)))
     squares = {name: model.matrix for name, model in models.items()}
     own_squares = [subject.matrix for subject in subjects]
@@ -171,8 +177,10 @@ def rank_models(
     for row in resampled:
         stimuli = np.arange(n) if resample == "subjects" else draw.integers(n, size=n)
         people = np.arange(m) if resample == "stimuli" else draw.integers(m, size=m)
-        drawn = {name: _drawn(square, stimuli) for name, square in squares.items()}
-        row[:] = _means_by_model(drawn, [_drawn(own_squares[i], stimuli) for i in people], method)
+        drawn = {name: drawn_stimuli(square, stimuli) for name, square in squares.items()}
+        row[:] = _means_by_model(
+            drawn, [drawn_stimuli(own_squares[i], stimuli) for i in people], method
+        )
     estimates = {
         name: percentile_interval(whole[k], resampled[:, k], why="an RDM is constant")
         for k, name in enumerate(names)
@@ -183,8 +191,9 @@ def rank_models(
         differences[names[i], names[j]] = percentile_interval(
             whole[i] - whole[j], apart, why="an RDM is constant"
         )
-        below = (1 + (apart <= 0).sum()) / (1 + n_resamples)
-        above = (1 + (apart >= 0).sum()) / (1 + n_resamples)
+        # a resample on which one of them is undefined speaks for neither
+        below = (1 + (~(apart > 0)).sum()) / (1 + n_resamples)
+        above = (1 + (~(apart < 0)).sum()) / (1 + n_resamples)
         chances.append(min(1.0, 2 * min(below, above)))
     adjusted = benjamini_hochberg(np.array(chances, dtype=np.float64))
     p_values = dict(zip(differences, adjusted.tolist(), strict=True))
@@ -204,13 +213,21 @@ def rank_models(
 def _means_by_model(models: Mapping[str, RDM], subjects: Sequence[RDM], method: str) -> np.ndarray:
     return np.array(
         [
-            np.mean([compare(model, subject, method).value for subject in subjects])
+            np.mean([likeness_or_nan(model, subject, method) for subject in subjects])
             for model in models.values()
         ]
     )
 
 
-def _drawn(square: torch.Tensor, stimuli: np.ndarray) -> RDM:
+def likeness_or_nan(first: RDM, second: RDM, method: str) -> float:
+    """As `compare`, but NaN where a resample has left too few pairs in common."""
+    both = first.dissimilarities + second.dissimilarities
+    if int(both.isfinite().sum()) < FEWEST_PAIRS:
+        return float("nan")
+    return compare(first, second, method).value
+
+
+def drawn_stimuli(square: torch.Tensor, stimuli: np.ndarray) -> RDM:
     """The RDM of drawn stimuli; a pair of a stimulus with itself is missing."""
     chosen = torch.from_numpy(np.sort(stimuli))
     part = square[chosen][:, chosen]

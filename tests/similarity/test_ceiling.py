@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from clinode.errors import ArgumentError
 from clinode.similarity import (
     EnergyCortex,
     compare,
+    compare_pairs,
     layer_patterns,
     linear_predictivity,
     noise_ceiling,
@@ -178,3 +181,36 @@ def test_one_subject_has_no_ceiling():
     one = rdm_from_vector([1.0, 2.0, 3.0])
     with pytest.raises(ArgumentError, match="at least two subjects"):
         noise_ceiling([one])
+
+
+def test_a_constant_model_is_undefined_and_not_told_from_others():
+    draw = np.random.default_rng(5)
+    subjects = [rdm(draw.normal(size=(8, 6))) for _ in range(3)]
+    flat = rdm_from_vector(np.ones(28))
+    ranking = rank_models({"flat": flat, "own": subjects[0]}, subjects, "corr", n_resamples=40)
+    assert not ranking.estimates["flat"].is_defined
+    assert ranking.p_values["flat", "own"] == 1.0
+    with pytest.raises(ArgumentError, match="no model has a likeness"):
+        rank_models({"flat": flat}, subjects, "corr", n_resamples=5)
+
+
+def test_few_stimuli_leave_resamples_out_that_have_no_pairs():
+    draw = np.random.default_rng(6)
+    made = {name: rdm(draw.normal(size=(3, 6))) for name in "abc"}
+    ranking = rank_models(made, list(made.values()), "corr", n_resamples=60)
+    assert ranking.estimates["a"].verdict.startswith("no interval")
+    found = compare_pairs(made, "corr", n_resamples=60)
+    assert found.intervals["a", "b"].verdict.startswith("no interval")
+    assert found.intervals["a", "b"].value == compare(made["a"], made["b"], "corr").value
+
+
+def test_pairs_missing_in_different_stimuli_are_left_out_of_both():
+    draw = np.random.default_rng(7)
+    one, two = draw.normal(size=(2, 9, 4))
+    one[1], two[5] = math.nan, math.nan
+    found = compare_pairs({"one": rdm(one), "two": rdm(two)}, "corr", n_resamples=30)
+    both = [k for k in range(9) if k not in (1, 5)]
+    kept = compare(rdm(one[both]), rdm(two[both]), "corr")
+    assert found.intervals["one", "two"].value == pytest.approx(kept.value, abs=1e-12)
+    told = found.comparisons["one", "two"]
+    assert (told.n_pairs, told.n_left_out) == (21, 15)
