@@ -3,12 +3,14 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import norm, poisson
+from sklearn.datasets import load_digits
 
 from clinode.coding import (
     FirstSpike,
     NoisyLevels,
     PoissonCount,
     RegularCount,
+    lif_spikes,
     minimum_bits,
     minimum_window,
 )
@@ -157,9 +159,44 @@ def test_a_code_that_does_worse_with_more_bits_is_told():
         (lambda: NoisyLevels([0.1, 0.2], 0.1, (1.0, 0.0)), "is empty"),
         (lambda: minimum_bits(PoissonCount([1.0, 2.0], 1.0), 0.4), "must lie above chance, 0.5"),
         (lambda: PoissonCount([1.0, 2.0], 1.0).accuracy(0), "bits must lie from 1 to 24"),
+        (lambda: lif_spikes([], 0.1), "one or more finite"),
+        (lambda: lif_spikes([2.0], -0.1), "window must be positive"),
+        (lambda: FirstSpike([1.5, 2.0], 0.02).decode([0.01], 0), "bits must lie from 1 to 24"),
         (lambda: minimum_window([1.0, 1.0001], 0.99, most_seconds=10.0), "not reached within 10 s"),
     ],
 )
 def test_what_is_no_code_is_refused(call, told):
     with pytest.raises(ArgumentError, match=told):
         call()
+
+
+def test_spikes_of_the_engine_come_at_their_closed_form_times():
+    drives = np.array([0.5, 1.1, 2.0, 2.0, 3.0])
+    found = lif_spikes(drives, 0.2, tau=0.015, t_ref=0.003)
+    told = FirstSpike(np.unique(drives[1:]), 0.015).latencies
+    np.testing.assert_allclose(found.latencies[[1, 2, 4]], told, rtol=0, atol=1e-8)
+    assert np.isnan(found.latencies[0])
+    periods = np.append(told, told[1])[[0, 1, 3, 2]] + 0.003
+    counts = np.floor((0.2 + 0.003) / periods)
+    np.testing.assert_array_equal(found.counts, [0, *counts])
+
+
+@pytest.mark.parametrize("bits", [3, 5, 7])
+def test_pixels_of_digits_are_read_from_spikes_as_well_as_the_sum_says(bits):
+    pixels = load_digits().data.astype(int).ravel()  # 0 to 16
+    draw, each = np.random.default_rng(bits), 400
+    levels = np.arange(1, 16)  # the calculus takes each for as likely
+    shown = np.concatenate([draw.choice(np.flatnonzero(pixels == v), each) for v in levels])
+    code = FirstSpike(1.1 + levels / 8, 0.02, 0.0003)
+    spikes = lif_spikes(1.1 + pixels[shown] / 8, 0.1, jitter=0.0003, seed=bits)
+    share = np.mean(levels[code.decode(spikes.latencies, bits)] == pixels[shown])
+    expected = code.accuracy(bits)
+    spread = math.sqrt(expected * (1 - expected) / len(shown))
+    assert share == pytest.approx(expected, abs=4 * spread + 1e-9)
+
+
+def test_a_clock_without_jitter_decodes_its_own_latencies():
+    code = FirstSpike([1.2, 1.5, 2.0, 3.0], 0.02)
+    np.testing.assert_array_equal(code.decode(code.latencies, code.separating_bits), range(4))
+    slowest = int(code.latencies.argmax())
+    assert code.decode([math.nan], 6).tolist() == [slowest]

@@ -25,10 +25,18 @@ def coding_figure(codes: Mapping[str, Code], most_bits: int = 10) -> Figure:
         figure = Figure(figsize=(7.2, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         for k, (name, code) in enumerate(codes.items()):
-            look = {"color": COLORS[k % len(COLORS)], "marker": "osD^v<"[k % 6], "ms": 5}
+            look = {"color": COLORS[k % len(COLORS)], "marker": "osD^v<"[k % 6]}
             accuracies = [code.accuracy(bits) for bits in tried]
-            left.plot(tried, accuracies, lw=1.4, label=printable(name), **look)
-            right.plot(1e3 * code.seconds, code.spikes, ls="none", **look)
+            left.plot(tried, accuracies, lw=1.4, ms=5, label=printable(name), **look)
+            right.plot(
+                1e3 * code.seconds,
+                code.spikes,
+                ls="none",
+                ms=5 + 3 * k,
+                mfc="none",
+                clip_on=False,
+                **look,
+            )
         left.set(xlabel="bits of a read-out", ylabel="accuracy of the Bayes decoder (1)")
         left.set_ylim(0, 1.03)
         left.xaxis.set_major_locator(MaxNLocator(integer=True))

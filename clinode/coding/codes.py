@@ -1,4 +1,4 @@
-"""How many bits a spike needs: counts and first spikes read by counters and clocks of B bits.
+"""Codes: counts, first spikes and levels, read by counters, clocks and quantizers of B bits.
 
 A code says how likely each symbol is for each class; the Bayes decoder takes the likeliest class of
 a symbol, and its accuracy is the sum over symbols of the largest joint probability. Everything here
@@ -8,13 +8,9 @@ integrate-and-fire neuron with Gaussian jitter, levels with Gaussian noise.
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Float
-from scipy.optimize import brentq
+from jaxtyping import Float, Int
 from scipy.stats import norm, poisson
 
 from clinode.errors import ArgumentError
@@ -51,12 +47,34 @@ class Code(ABC):
         Raises:
             ArgumentError: bits is not from 1 to 24.
         """
-        if not 1 <= bits <= MOST_BITS:
-            raise ArgumentError(f"bits must lie from 1 to {MOST_BITS}, got {bits}")
+        check_bits(bits)
         return float(self.probabilities(bits).max(axis=0).sum() / self.n_classes)
 
 
-class PoissonCount(Code):
+class _Count(Code):
+    """Spikes of each class counted over a window."""
+
+    def __init__(self, rates: Values, window: float):
+        self.rates = distinct_levels("rates", rates)
+        self.window = positive("window", window)
+
+    @property
+    def n_classes(self) -> int:
+        """Rates."""
+        return len(self.rates)
+
+    @property
+    def seconds(self) -> float:
+        """The window."""
+        return self.window
+
+    @property
+    def spikes(self) -> float:
+        """Rate times window, mean over classes."""
+        return float(self.rates.mean() * self.window)
+
+
+class PoissonCount(_Count):
     """Spikes of a Poisson process counted over a window, by a counter that stays at its end.
 
     Args:
@@ -68,25 +86,6 @@ class PoissonCount(Code):
             not positive.
     """
 
-    def __init__(self, rates: Values, window: float):
-        self.rates = _levels("rates", rates)
-        self.window = _positive("window", window)
-
-    @property
-    def n_classes(self) -> int:
-        """Rates."""
-        return len(self.rates)
-
-    @property
-    def seconds(self) -> float:
-        """The window."""
-        return self.window
-
-    @property
-    def spikes(self) -> float:
-        """Rate times window, mean over classes."""
-        return float(self.rates.mean() * self.window)
-
     def probabilities(self, bits: int) -> Float[np.ndarray, "class symbol"]:
         """Counts below 2^bits - 1, and that many or more."""
         means = self.rates[:, None] * self.window
@@ -96,7 +95,7 @@ class PoissonCount(Code):
         return np.column_stack([poisson.pmf(counts, means), poisson.sf(most - 1, means)])
 
 
-class RegularCount(Code):
+class RegularCount(_Count):
     """Spikes at equal intervals with a random phase, counted over a window.
 
     Args:
@@ -106,25 +105,6 @@ class RegularCount(Code):
     Raises:
         ArgumentError: As for `PoissonCount`.
     """
-
-    def __init__(self, rates: Values, window: float):
-        self.rates = _levels("rates", rates)
-        self.window = _positive("window", window)
-
-    @property
-    def n_classes(self) -> int:
-        """Rates."""
-        return len(self.rates)
-
-    @property
-    def seconds(self) -> float:
-        """The window."""
-        return self.window
-
-    @property
-    def spikes(self) -> float:
-        """Rate times window, mean over classes."""
-        return float(self.rates.mean() * self.window)
 
     def probabilities(self, bits: int) -> Float[np.ndarray, "class symbol"]:
         """Two neighbouring counts a class; the counter stays at 2^bits - 1."""
@@ -155,17 +135,17 @@ class FirstSpike(Code):
     """
 
     def __init__(self, drives: Values, tau: float, jitter: float = 0.0, t_max: float | None = None):
-        self.drives = _levels("drives", drives)
+        self.drives = distinct_levels("drives", drives)
         if (self.drives <= 1).any():
             raise ArgumentError(
                 "a drive of 1 or less never fires",
                 fix="give drives in units of the weakest that does",
             )
-        self.tau = _positive("tau", tau)
+        self.tau = positive("tau", tau)
         if not (jitter >= 0 and math.isfinite(jitter)):
             raise ArgumentError(f"jitter must not be negative, got {jitter}")
         self.jitter = float(jitter)
-        self.t_max = float(self.latencies.max()) if t_max is None else _positive("t_max", t_max)
+        self.t_max = float(self.latencies.max()) if t_max is None else positive("t_max", t_max)
 
     @property
     def latencies(self) -> Float[np.ndarray, " class"]:
@@ -200,12 +180,36 @@ class FirstSpike(Code):
         """Of each tick."""
         n = 2**bits
         if self.jitter == 0:
-            ticks = np.clip((self.latencies / self.t_max * n).astype(int), 0, n - 1)
+            ticks = self._ticks(self.latencies, bits)
             used, place = np.unique(ticks, return_inverse=True)
             shown = np.zeros((self.n_classes, len(used)))
             shown[np.arange(self.n_classes), place] = 1.0
             return shown
         return _gaussian_bins(self.latencies, self.jitter, np.linspace(0, self.t_max, n + 1))
+
+    def decode(self, latencies: Values, bits: int) -> Int[np.ndarray, " spike"]:
+        """The likeliest class of each latency, as the clock of so many bits shows it.
+
+        A spike that never came (NaN) is held by the last tick. Without jitter a tick of no class
+        is taken for the nearest one.
+
+        Args:
+            latencies: (spike,), seconds.
+            bits: Of the clock, from 1 to 24.
+
+        Raises:
+            ArgumentError: bits is not from 1 to 24.
+        """
+        check_bits(bits)
+        times = np.asarray(latencies, dtype=np.float64).ravel()
+        ticks = self._ticks(np.where(np.isnan(times), np.inf, times), bits)
+        if self.jitter > 0:
+            return self.probabilities(bits).argmax(axis=0)[ticks]
+        return np.abs(self._ticks(self.latencies, bits) - ticks[:, None]).argmin(axis=1)
+
+    def _ticks(self, times: Float[np.ndarray, " spike"], bits: int) -> Int[np.ndarray, " spike"]:
+        n = 2**bits
+        return np.minimum(np.clip(times / self.t_max, 0, 1) * n, n - 1).astype(int)
 
 
 class NoisyLevels(Code):
@@ -221,8 +225,8 @@ class NoisyLevels(Code):
     """
 
     def __init__(self, levels: Values, spread: float, interval: tuple[float, float] = (0.0, 1.0)):
-        self.levels = _levels("levels", levels, negative=True)
-        self.spread = _positive("spread", spread)
+        self.levels = distinct_levels("levels", levels, negative=True)
+        self.spread = positive("spread", spread)
         if not interval[0] < interval[1]:
             raise ArgumentError(f"the interval {interval} is empty")
         self.interval = interval
@@ -247,118 +251,6 @@ class NoisyLevels(Code):
         return _gaussian_bins(self.levels, self.spread, np.linspace(*self.interval, 2**bits + 1))
 
 
-@dataclass(frozen=True)
-class MinimumBits:
-    """The fewest bits that reach an accuracy.
-
-    Attributes:
-        bits: None where none up to the last tried does.
-        accuracies: By number of bits, up to that one.
-        target: The accuracy asked for.
-        limit: Accuracy of the most bits tried, which no number of bits exceeds by much.
-        is_monotone: Whether more bits never did worse on the way. The codes of this module halve
-            their steps, so they cannot; one of your own, whose edges move, may.
-        seconds, spikes: Cost of a read-out.
-        verdict: "ok", or why there is no number.
-    """
-
-    bits: int | None
-    accuracies: dict[int, float]
-    target: float
-    limit: float
-    is_monotone: bool
-    seconds: float
-    spikes: float
-    verdict: str
-
-    def to_pandas(self) -> pd.DataFrame:
-        """One row a number of bits: bits, accuracy."""
-        return pd.DataFrame({"bits": list(self.accuracies), "accuracy": self.accuracies.values()})
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**vars(self), "accuracies": {str(b): a for b, a in self.accuracies.items()}}
-
-
-def minimum_bits(code: Code, accuracy: float, *, most_bits: int = 16) -> MinimumBits:
-    """The fewest bits of a counter, clock or quantizer at which the Bayes decoder is that accurate.
-
-    Args:
-        code: What is read.
-        accuracy: Share of right answers, above chance and at most 1.
-        most_bits: Where to stop.
-
-    Raises:
-        ArgumentError: An accuracy that is not above chance, or above 1; most_bits not 1 to 24.
-
-    Example:
-        >>> minimum_bits(NoisyLevels([(k + 0.5) / 10 for k in range(10)], 0.02), 0.95).bits
-        5
-    """
-    chance = 1 / code.n_classes
-    if not chance < accuracy <= 1:
-        raise ArgumentError(
-            f"accuracy must lie above chance, {chance:.3g}, and be at most 1; got {accuracy}"
-        )
-    if not 1 <= most_bits <= MOST_BITS:
-        raise ArgumentError(f"most_bits must lie from 1 to {MOST_BITS}, got {most_bits}")
-    accuracies: dict[int, float] = {}
-    fewest = None
-    for bits in range(1, most_bits + 1):
-        accuracies[bits] = code.accuracy(bits)
-        if accuracies[bits] >= accuracy - 1e-12:
-            fewest = bits
-            break
-    limit = code.accuracy(most_bits)
-    steps = np.diff(list(accuracies.values()))
-    verdict = "ok"
-    if fewest is None:
-        verdict = f"unreachable: {most_bits} bits are right in {limit:.4f} of the cases"
-    return MinimumBits(
-        bits=fewest,
-        accuracies=accuracies,
-        target=float(accuracy),
-        limit=limit,
-        is_monotone=bool((steps >= -1e-12).all()),
-        seconds=code.seconds,
-        spikes=code.spikes,
-        verdict=verdict,
-    )
-
-
-def minimum_window(rates: Values, accuracy: float, *, most_seconds: float = 1e4) -> float:
-    """Seconds of counting Poisson spikes, with as many bits as it takes, that reach an accuracy.
-
-    Args:
-        rates: (class,), spikes a second.
-        accuracy: Share of right answers of the Bayes decoder.
-        most_seconds: Where to stop.
-
-    Raises:
-        ArgumentError: An accuracy that is not between chance and 1, or not reached by then.
-
-    Example:
-        >>> round(minimum_window([20.0, 40.0], 0.9), 3)
-        0.476
-    """
-    known = _levels("rates", rates)
-    if not 1 / len(known) < accuracy < 1:
-        raise ArgumentError(f"accuracy must lie between chance and 1, got {accuracy}")
-
-    def short_of(seconds: float) -> float:
-        return PoissonCount(known, seconds).accuracy(MOST_BITS) - accuracy
-
-    end = 1 / known.max()
-    while short_of(end) < 0:
-        end *= 2
-        if end > most_seconds:
-            raise ArgumentError(
-                f"the accuracy is not reached within {most_seconds:g} s", fix="ask for less of it"
-            )
-    start = end / 4 if short_of(end / 4) < 0 else 1e-9
-    return float(np.asarray(brentq(short_of, start, end, xtol=1e-9)))
-
-
 def _gaussian_bins(
     means: Float[np.ndarray, " class"], spread: float, edges: Float[np.ndarray, " edge"]
 ) -> Float[np.ndarray, "class symbol"]:
@@ -372,7 +264,24 @@ def _gaussian_bins(
     return np.where(left, np.diff(below), -np.diff(above))
 
 
-def _levels(name: str, values: Values, *, negative: bool = False) -> Float[np.ndarray, " class"]:
+def check_bits(bits: int, name: str = "bits") -> None:
+    """Refuse a number of bits that is not from 1 to 24.
+
+    Raises:
+        ArgumentError: It is not.
+    """
+    if not 1 <= bits <= MOST_BITS:
+        raise ArgumentError(f"{name} must lie from 1 to {MOST_BITS}, got {bits}")
+
+
+def distinct_levels(
+    name: str, values: Values, *, negative: bool = False
+) -> Float[np.ndarray, " class"]:
+    """Two or more distinct finite numbers.
+
+    Raises:
+        ArgumentError: They are not, or some are negative.
+    """
     given = np.asarray(values, dtype=np.float64).ravel()
     if len(given) < 2 or len(np.unique(given)) < len(given) or not np.isfinite(given).all():
         raise ArgumentError(f"{name} must be two or more distinct finite numbers")
@@ -381,7 +290,12 @@ def _levels(name: str, values: Values, *, negative: bool = False) -> Float[np.nd
     return given
 
 
-def _positive(name: str, value: float) -> float:
+def positive(name: str, value: float) -> float:
+    """A positive finite number.
+
+    Raises:
+        ArgumentError: It is not.
+    """
     if not (value > 0 and math.isfinite(value)):
         raise ArgumentError(f"{name} must be positive and finite, got {value}")
     return float(value)
