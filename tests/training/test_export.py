@@ -24,6 +24,7 @@ def answers(path, run, cohort, hours=None):
         yield [part.detach() for part in graph(*dense.values())], readout
 
 
+@pytest.mark.slow
 def test_an_exported_risk_is_that_of_the_model(fitted, held_out, tmp_path):
     path = export(fitted, tmp_path / "risk", rows=ROWS)
     for (logit,), readout in answers(path, fitted, held_out):

@@ -63,9 +63,9 @@ def test_regions_alike_rest_low_then_low_or_high_then_high_alone(by_hand, K, n_s
         assert rate.abs().max() < 1e-11
     assert len(roots) == n_states
     assert [root < 0.06 for root in roots] == [low, False, False][:n_states]
-    for start, root in ((0.0, roots[0]), (0.9, roots[-1])):
-        run = simulate(network, [start] * n, [0.0, 25.0], method="rk4", step=0.02).states[-1]
-        np.testing.assert_allclose(run, root, atol=1e-4)
+    starts = torch.tensor([[0.0], [0.9]]).double().expand(2, n)
+    run = simulate(network, starts, [0.0, 25.0], method="rk4", step=0.02).states[:, -1]
+    np.testing.assert_allclose(run, [[roots[0]] * n, [roots[-1]] * n], atol=1e-4)
 
 
 @pytest.mark.parametrize("speed", [None, 3.0])
