@@ -120,7 +120,7 @@ def _array(path: Path) -> "tuple[np.ndarray, list[str] | None]":
         if ending == ".csv" and all(_is_number(name) for name in table.columns):
             table = pd.read_csv(path, header=None)  # its first row is data
     except (ValueError, OSError, EOFError) as wrong:
-        raise SchemaError(f"it cannot be read: {wrong}", where=path.name) from wrong
+        raise SchemaError("it cannot be read as a table of numbers", where=path.name) from wrong
     labels = None
     if STIMULUS in table.columns:
         labels = [str(name) for name in table.pop(STIMULUS)]

@@ -146,7 +146,7 @@ def rdm(
             f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}"
         )
     rows = torch.as_tensor(patterns, dtype=torch.float64)
-    if rows.ndim != 2 or not rows.shape[1]:
+    if rows.ndim != 2 or not rows.numel():
         raise ArgumentError(f"patterns must be (stimulus, unit), got shape {tuple(rows.shape)}")
     _check_measured(rows)
     if (precision is not None) and method not in ("mahalanobis", "crossnobis"):

@@ -78,12 +78,14 @@ def test_dissimilarities_are_read_as_they_are(cli, files):
         (("truth.csv", "text.csv"), 3, "holds text"),
         (("truth.csv", "empty.csv"), 3, "cannot be read"),
         (("truth.csv", "empty.npy"), 3, "cannot be read"),
+        (("truth.csv", "void.npy"), 3, "must be (stimulus, unit)"),
     ],
 )
 def test_a_wrong_call_says_what_is_right(cli, files, words, code, told):
     (files / "text.csv").write_text("name,x\na,1\nb,2\n")
     (files / "empty.csv").write_text("")
     (files / "empty.npy").write_bytes(b"")
+    np.save(files / "void.npy", np.zeros((0, 3)))
     ended = cli("similarity", *(files / w if "." in w else w for w in words))
     assert ended.code == code, ended.err
     assert told in ended.err
