@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,7 @@ from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor
 from clinode.sequence.field_flow import FieldFlow, euler, midpoint, rk4
 from clinode.sequence.heads import expectation_loss
 from clinode.sequence.recurrence import recur, recur_plainly
+from clinode.sequence.views import whole_records
 
 HOURS, CHANNELS = 48, 37
 N_RECORDS, STATES, READ = 512, 20, 40
@@ -201,6 +202,25 @@ def layer_loss(
     return outcome + expected + model._own_loss(batch, encoding, generator, batch.mask.sum())
 
 
+def bound_loss(
+    model: cn.sequence.LatentODE, batch: IrregularBatch, last: nn.Linear, generator: torch.Generator
+) -> Tensor:
+    """What the reference Latent ODE is trained on: the bound of drawn paths, and the outcome.
+
+    Without what is expected next, which the reference does not know.
+    """
+    remembered, views = model.memory.before(batch), whole_records(batch)
+    start = model.path.tell(batch, remembered, views)
+    states, cost = model.path.sample(batch, views, start, generator)
+    expected = model.decoder(torch.cat([states, remembered], dim=1))
+    bound = model.noise.log_likelihood(batch, expected) - cost.sum()
+    outcome = nn.functional.binary_cross_entropy_with_logits(
+        last(start.mean).squeeze(1),
+        batch.target[:, 0],  # type: ignore[index]
+    )
+    return outcome - bound / batch.mask.sum()
+
+
 def clock(name: str, records: PackedRecords, batch: IrregularBatch) -> Clock:
     """What is timed under a name."""
     torch.manual_seed(0)
@@ -223,6 +243,9 @@ def clock(name: str, records: PackedRecords, batch: IrregularBatch) -> Clock:
         return Clock(name, parameters, lambda: whole.loss(batch, generator))
     last = nn.Linear(sizes.get("latent", whole.settings.hidden), 1)
     parameters += last.parameters()
+    if part == "bound":
+        path = cast(cn.sequence.LatentODE, whole)
+        return Clock(name, parameters, lambda: bound_loss(path, batch, last, generator))
     return Clock(name, parameters, lambda: layer_loss(whole, batch, last, generator))
 
 
@@ -237,6 +260,7 @@ TIMED = (
     "linear-latent-ode, whole model",
     "ode-rnn, layer",
     "ode-rnn, whole model",
+    "latent-ode, bound",
     "latent-ode, layer",
     "latent-ode, whole model",
 )
