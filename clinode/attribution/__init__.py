@@ -1,5 +1,6 @@
 """Which measured events moved the output, and how far the answer can be trusted."""
 
+from .along import AttributionsAlong, explain_along
 from .attributions import Attributions
 from .baselines import BASELINES, read_normal_ranges
 from .explain import explain
@@ -12,9 +13,11 @@ __all__ = [
     "METHODS",
     "AttributionMap",
     "Attributions",
+    "AttributionsAlong",
     "PlantedRecovery",
     "attribute",
     "explain",
+    "explain_along",
     "planted_recovery",
     "read_normal_ranges",
 ]
