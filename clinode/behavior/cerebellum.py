@@ -17,13 +17,14 @@ Biol. Cybern. 45:207). Movements are sums of sinusoids, so every mean over time 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Complex, Float
 
 from clinode.errors import ArgumentError, SolverError
+from clinode.system import Values
 
 MOST_GAIN = 1e12  # of weights, beyond which they have run away
 
@@ -37,8 +38,8 @@ class HeadMovement:
         amplitude: (component,), deg/s.
     """
 
-    frequency: Sequence[float]
-    amplitude: Sequence[float]
+    frequency: Values
+    amplitude: Values
 
     def __post_init__(self):
         frequency, amplitude = (np.asarray(v, float) for v in (self.frequency, self.amplitude))
@@ -59,7 +60,7 @@ class HeadMovement:
         return np.asarray(self.amplitude, dtype=np.float64) ** 2 / 2
 
 
-def delay_lines(delays: Sequence[float]) -> "ParallelFibers":
+def delay_lines(delays: Values) -> "ParallelFibers":
     """Parallel fibers that carry the head's velocity late, each by its own delay in seconds."""
     held = _times(delays, "delays")
     return ParallelFibers(
@@ -67,7 +68,7 @@ def delay_lines(delays: Sequence[float]) -> "ParallelFibers":
     )
 
 
-def low_passes(time_constants: Sequence[float]) -> "ParallelFibers":
+def low_passes(time_constants: Values) -> "ParallelFibers":
     """Parallel fibers that low-pass the head's velocity, each with its own time constant, s."""
     held = _times(time_constants, "time constants")
     return ParallelFibers(
@@ -75,7 +76,7 @@ def low_passes(time_constants: Sequence[float]) -> "ParallelFibers":
     )
 
 
-def _times(values: Sequence[float], kind: str) -> np.ndarray:
+def _times(values: Values, kind: str) -> np.ndarray:
     held = np.asarray(values, dtype=np.float64)
     if held.ndim != 1 or not len(held) or not (np.isfinite(held) & (held >= 0)).all():
         raise ArgumentError(f"{kind} must be finite and not negative, in s, and one at least")
@@ -116,7 +117,7 @@ class VOR:
 
     brainstem: float = 0.8
     fibers: ParallelFibers = field(default_factory=lambda: delay_lines([0.0]))
-    weights: Float[np.ndarray, " fiber"] | None = None
+    weights: Values | None = None
     error_delay: float = 0.0
     eligibility_delay: float = 0.0
 
@@ -132,7 +133,7 @@ class VOR:
                 raise ArgumentError("delays must be finite and not negative, in seconds")
         object.__setattr__(self, "weights", weights)
 
-    def gain(self, frequency: float | Float[np.ndarray, " component"]) -> np.ndarray:
+    def gain(self, frequency: Values) -> np.ndarray:
         """Complex gain -E/H at frequencies in Hz: its modulus is the gain, its angle the phase."""
         asked = np.atleast_1d(np.asarray(frequency, dtype=np.float64))
         return self.brainstem - self.depth @ self.fibers(asked)
@@ -276,7 +277,8 @@ def learning_rates(
     error that comes so late that it points the wrong way (a phase beyond 90 degrees at the trained
     frequency).
     """
-    return np.linalg.eigvals(np.eye(reflex.fibers.n_fibers) - rule.eta * overlap(reflex, movement))
+    step = np.eye(reflex.fibers.n_fibers) - rule.eta * overlap(reflex, movement)
+    return np.linalg.eigvals(step).astype(np.complex128)
 
 
 def overlap(reflex: VOR, movement: HeadMovement) -> Float[np.ndarray, "fiber fiber"]:

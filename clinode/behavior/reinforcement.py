@@ -41,8 +41,8 @@ class MarkovReward:
             not finite.
     """
 
-    P: Float[np.ndarray, "state state"]
-    reward: Float[np.ndarray, "state ..."]
+    P: Float[np.ndarray, "from_state to_state"]
+    reward: Float[np.ndarray, "from_state ..."]
 
     def __post_init__(self):
         P = np.asarray(self.P, dtype=np.float64)
@@ -155,7 +155,7 @@ class TD:
     def learn(
         self,
         states: Int[np.ndarray, " step_and_one"] | Sequence[int],
-        rewards: Float[np.ndarray, " step"] | Sequence[float],
+        rewards: Float[np.ndarray, " step"] | Sequence[float | int],
         weights: Float[np.ndarray, " feature"] | None = None,
     ) -> Learned:
         """One episode, or a stretch of an endless chain, from a trace of zeros on.
@@ -209,7 +209,7 @@ class TD:
 
 def lambda_returns(
     states: Int[np.ndarray, " step_and_one"] | Sequence[int],
-    rewards: Float[np.ndarray, " step"] | Sequence[float],
+    rewards: Float[np.ndarray, " step"] | Sequence[float | int],
     values: Float[np.ndarray, " state"],
     *,
     gamma: float | np.ndarray,
@@ -236,9 +236,9 @@ def lambda_returns(
 
 
 def lstd(
-    features: Float[np.ndarray, "state feature"],
+    features: Float[np.ndarray, "..."],
     states: Int[np.ndarray, " step_and_one"] | Sequence[int],
-    rewards: Float[np.ndarray, " step"] | Sequence[float],
+    rewards: Float[np.ndarray, " step"] | Sequence[float | int],
     *,
     gamma: float | np.ndarray,
     lam: float | np.ndarray = 0.0,
@@ -272,7 +272,7 @@ def lstd(
 
 def mean_field(
     chain: MarkovReward,
-    features: Float[np.ndarray, "state feature"],
+    features: Float[np.ndarray, "..."],
     *,
     gamma: float | np.ndarray,
     lam: float | np.ndarray = 0.0,
@@ -381,7 +381,7 @@ class Conditioning:
     """
 
     delta: Float[np.ndarray, "trial step"]
-    values: Float[np.ndarray, " step"]
+    values: Float[np.ndarray, " cue_step"]
     delay: int
 
 

@@ -4,6 +4,7 @@ from .alignment import alignment_figure
 from .attribution import ranking_figure
 from .bifurcations import bifurcation_figure, frequency_figure, onset_figure
 from .circuits import compass_figure, competition_figure, decision_figure, mach_bands_figure
+from .coding import coding_figure
 from .decision import quantile_probability_figure, reciprobit_figure
 from .dynamics import basin_figure, impedance_figure, phase_plane_figure, traces_figure
 from .evaluation import calibration_figure
@@ -20,7 +21,7 @@ from .neurons import neuron_figure
 from .picture import data_uri, styled
 from .plasticity import forgetting_figure
 from .seizure import eeg_figure, epileptor_figure
-from .similarity import model_ranking_figure, rdm_figure
+from .similarity import model_ranking_figure, pairs_figure, rdm_figure
 from .stimulation import adaptive_figure, stimulus_figure
 from .survival import incidence_figure
 from .synapses import fluctuation_figure, plasticity_figure, synapse_figure
@@ -33,6 +34,7 @@ __all__ = [
     "bifurcation_figure",
     "calibration_figure",
     "capacity_figure",
+    "coding_figure",
     "compass_figure",
     "competition_figure",
     "connectome_figure",
@@ -52,6 +54,7 @@ __all__ = [
     "network_figure",
     "neuron_figure",
     "onset_figure",
+    "pairs_figure",
     "phase_plane_figure",
     "places_figure",
     "plasticity_figure",

@@ -34,7 +34,9 @@ def reflex_figure(course: Adaptation, movement: HeadMovement, goal: float) -> Fi
         left.axhline(goal, color=QUIET, lw=0.8, ls=":", label="goal")
         shades = np.linspace(1.0, 0.35, course.gain.shape[1])
         gain = np.real(course.gain)
-        for k, (shade, hertz) in enumerate(zip(shades, movement.frequency, strict=True)):
+        for k, (shade, hertz) in enumerate(
+            zip(shades, np.asarray(movement.frequency, dtype=float), strict=True)
+        ):
             told = f"{hertz:g} Hz"
             left.plot(trials, gain[:, k], color=RAISE, alpha=shade, lw=1.6, label=told)
         left.plot(trials, course.brainstem, color=LOWER, lw=1.4, ls="--", label="nuclei alone")
