@@ -111,7 +111,8 @@ def explain(
         seed: Of what is drawn.
         batch_size: Records evaluated in one call of the model.
         n_jobs: Parts of the subjects that are explained at the same time, through joblib, on
-            whatever back end the caller has set (`joblib.parallel_config("dask")`).
+            whatever back end the caller has set (`joblib.parallel_config("dask")`). More than one
+            tell no progress.
         progress: Called with (subjects done, all subjects).
 
     Raises:
@@ -121,8 +122,14 @@ def explain(
         SchemaError: The cohort has a variable that the training part did not have, or the table of
             reference intervals is malformed.
     """
-    if n_jobs != 1:
-        everyone = list(cohort.subjects) if subjects is None else list(subjects)
+    if n_jobs < 1:
+        raise ArgumentError(f"n_jobs must be at least 1, got {n_jobs}")
+    if n_jobs > 1:
+        wanted = pd.Index(cohort.subjects if subjects is None else np.asarray(subjects))
+        lacking = ~wanted.isin(pd.Index(cohort.subjects))
+        if lacking.any():
+            raise ArgumentError(f"{int(lacking.sum())} of the subjects are not in the cohort")
+        everyone = [one for one in cohort.subjects if one in wanted]  # in the order of the cohort
         options: dict[str, Any] = {
             **{"method": method, "baseline": baseline, "at": at, "output": output, "hours": hours},
             **{"players": players, "tolerance": tolerance, "window": window, "n_steps": n_steps},

@@ -163,8 +163,12 @@ def side_by_side(work: Any, items: Any, n_jobs: int) -> list[Any]:
 
 
 def _alone(work: Any, item: Any) -> Any:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    return work(item)
+    try:
+        return work(item)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _pooled(

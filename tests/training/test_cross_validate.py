@@ -131,6 +131,13 @@ def test_subjects_explained_side_by_side_are_those_of_one_after_the_other(valida
         together = clinode.explain(run, some, n_jobs=2)
     pd.testing.assert_frame_equal(together.to_pandas(), alone.to_pandas(), atol=1e-9)
     pd.testing.assert_frame_equal(together.gates, alone.gates, atol=1e-9)
+    with joblib.parallel_config("threading"):
+        turned = clinode.explain(run, some, n_jobs=2, subjects=list(some.subjects)[::-1])
+    pd.testing.assert_frame_equal(turned.gates, alone.gates, atol=1e-9)
+    with pytest.raises(ArgumentError, match="n_jobs must be at least 1"):
+        clinode.explain(run, some, n_jobs=0)
+    with pytest.raises(ArgumentError, match="1 of the subjects are not in the cohort"):
+        clinode.explain(run, some, n_jobs=2, subjects=[-5])
 
 
 def test_folds_that_make_no_sense_are_refused(cohort, tmp_path):
