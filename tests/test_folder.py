@@ -156,6 +156,7 @@ def test_a_kill_before_any_step_leaves_the_old_state_or_the_new_one(tmp_path, st
 def test_a_file_too_big_for_the_disk_is_said_and_leaves_nothing(tmp_path):
     code = (
         "import resource, sys; from clinode.folder import write_folder; "
+        "sys.dont_write_bytecode = True; "  # or compiled modules would be cut off too
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
         "write_folder(sys.argv[1], lambda p: (p / 'a').write_bytes(bytes(10_000)), kind='run')"
     )

@@ -74,7 +74,7 @@ class TimeLeft:
         return self._mark - before
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """A duration in two units at most, as precise as an estimate is.
 
     Example:

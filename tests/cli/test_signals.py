@@ -73,6 +73,7 @@ def test_what_cannot_be_resumed_exits_with_130_and_leaves_nothing(tmp_path, numb
 def test_a_full_disk_exits_with_6_and_leaves_nothing_half_written(run_folder, stays, tmp_path):
     code = (
         "import resource, sys; from clinode.cli import main; "
+        "sys.dont_write_bytecode = True; "  # or compiled modules would be cut off too
         "resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)); main(sys.argv[1:])"
     )
     words = ["predict", str(run_folder), str(stays), "--out", str(tmp_path / "p.csv")]

@@ -91,7 +91,7 @@ def test_its_loss_is_the_likelihood_and_the_divergence_from_bayes_rule(classifie
         constant = 0.5 * np.log(2 * np.pi)
         each = -prior.log_prob(batch.value) - constant + kl_divergence(bayes, posterior)
         expected = model.settings.likelihood_weight * each[batch.mask].mean()
-        found = model._own_loss(batch, encoding, None)
+        found = model._own_loss(batch, encoding, None, batch.mask.sum().to(DOUBLE))
     assert found.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
