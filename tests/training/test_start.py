@@ -1,6 +1,7 @@
 """Fits that start from another run, and labels that count for more than one."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +100,8 @@ def test_a_positive_label_counts_as_much_as_is_said(cohort, weight):
     logit = readout.towers[:, :, 0].detach().numpy()
     each = np.log1p(np.exp(-np.where(died == 1, logit, -logit)))
     of_tower = (each * np.where(died == 1, counts, 1)).sum(1) / np.where(died == 1, counts, 1).sum()
-    members = model.head.statistics.tower.members
+    head: Any = model.head
+    members = int(head.statistics.tower.members)
     expected = of_tower[0] + of_tower[1 : 1 + members].mean() + of_tower[1 + members :].mean()
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
