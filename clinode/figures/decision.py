@@ -5,7 +5,7 @@ import torch
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from clinode.behavior import Fit
+from clinode.behavior import Fit, ResponseModel
 from clinode.errors import ArgumentError, printable
 from clinode.figures.picture import LOWER, QUIET, RAISE, styled
 
@@ -88,12 +88,11 @@ def quantile_probability_figure(fitted: Fit) -> Figure:
     return figure
 
 
-def _told(model: object, response: float) -> tuple[float, np.ndarray]:
+def _told(model: ResponseModel, response: float) -> tuple[float, np.ndarray]:
     """Share of a response, and the quantiles of its times, by the model."""
-    cdf = model.cdf  # type: ignore[attr-defined]
-    share = float(cdf(1e3, response))
+    share = float(model.cdf(1e3, response))
     times = np.geomspace(1e-3, 60.0, 6000)
-    risen = cdf(times, response).detach().numpy() / max(share, 1e-300)
+    risen = model.cdf(times, response).detach().numpy() / max(share, 1e-300)
     return share, np.interp(QUANTILES, risen, times)
 
 
