@@ -1,12 +1,20 @@
 """How good it is: metrics with intervals, and the trivial baselines beside them."""
 
 from .baselines import Baselines, LogisticBaseline, fit_baselines
-from .calibration import calibration_curve, calibration_intercept, calibration_slope, ece
+from .calibration import (
+    calibration_curve,
+    calibration_intercept,
+    calibration_slope,
+    ece,
+    smooth_calibration,
+)
 from .classification import METRICS, ClassificationEvaluation, evaluate_classification
 from .conformal import (
     SplitConformal,
     fit_conformal,
 )
+from .decision import at_threshold, decision_curve
+from .disclosure import hide_small
 from .drift import (
     Drift,
     compare_fingerprint,
@@ -19,6 +27,7 @@ from .recalibration import (
     Recalibration,
     fit_recalibration,
 )
+from .risk_groups import operating_points, risk_groups
 from .scores import ScoredRecords, ScoreTable
 from .survival import (
     SurvivalEvaluation,
@@ -47,6 +56,7 @@ __all__ = [
     "SplitConformal",
     "SurvivalEvaluation",
     "aalen_johansen",
+    "at_threshold",
     "auprc",
     "auroc",
     "brier",
@@ -56,6 +66,7 @@ __all__ = [
     "compare_fingerprint",
     "concordance",
     "decayed_means",
+    "decision_curve",
     "ece",
     "evaluate_classification",
     "evaluate_forecast",
@@ -64,7 +75,11 @@ __all__ = [
     "fit_conformal",
     "fit_forecast_baselines",
     "fit_recalibration",
+    "hide_small",
     "integrated_brier",
+    "operating_points",
+    "risk_groups",
+    "smooth_calibration",
     "summarize",
     "time_dependent_auc",
 ]

@@ -110,6 +110,48 @@ def calibration_curve(
     return pd.DataFrame(rows, columns=columns)
 
 
+def smooth_calibration(
+    outcome: Float[np.ndarray, " record"],
+    probability: Float[np.ndarray, " record"],
+    at: Float[np.ndarray, " place"],
+    *,
+    span: float = 0.75,
+) -> Float[np.ndarray, " place"]:
+    """Observed frequency as a smooth function of the prediction: a local line at each place.
+
+    Each line is fitted to the nearest share of the records with tricube weights (Cleveland 1979,
+    J. Am. Stat. Assoc. 74:829-836, without its robust steps) and kept within [0, 1].
+
+    Args:
+        outcome: 0 or 1.
+        probability: Predicted.
+        at: Predictions at which the curve is wanted.
+        span: Share of the records that each line sees.
+
+    Returns:
+        NaN where there are fewer than three records.
+
+    Raises:
+        ArgumentError: `span` is not inside (0, 1].
+    """
+    if not 0 < span <= 1:
+        raise ArgumentError(f"span must be inside (0, 1], got {span}")
+    n_near = max(3, int(np.ceil(span * len(outcome))))
+    if len(outcome) < 3:
+        return np.full(len(at), np.nan)
+    found = np.empty(len(at))
+    for k, place in enumerate(at):
+        distance = np.abs(probability - place)
+        reach = max(float(np.partition(distance, n_near - 1)[n_near - 1]), 1e-12)
+        weight = np.clip(1 - (distance / (reach * (1 + 1e-9))) ** 3, 0, None) ** 3
+        center = weight @ probability / weight.sum()
+        level, x = weight @ outcome / weight.sum(), probability - center
+        spread = weight @ x**2
+        slope = weight @ (x * outcome) / spread if spread > 1e-12 * weight.sum() else 0.0
+        found[k] = level + slope * (place - center)
+    return np.clip(found, 0.0, 1.0)
+
+
 def _bins(everyone: np.ndarray, parts: list[np.ndarray], n_bins: int) -> list[np.ndarray]:
     """Sums of each part over bins of equal mass, (resample, bin) each; scores are shared out."""
     mass = np.cumsum(everyone, axis=1)

@@ -4,6 +4,7 @@ A count from 1 to 10 is neither shown nor derivable from the others.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import pandas as pd
 
 from clinode.cohort import Cohort
 from clinode.evaluation import ClassificationEvaluation, evaluate_classification
+from clinode.evaluation import hide_small as hidden_counts
+from clinode.evaluation.disclosure import SMALLEST_CELL
 from clinode.training.task_work import Resampling
 
-SMALLEST_CELL = 11  # subjects; smaller groups are neither shown nor derivable
-OLD_AGE = 65.0  # years
+AGE_BANDS = (45.0, 65.0, 80.0)  # years at which one band ends and the next begins
 _SHOWN_OF_SUBGROUPS = ("auroc", "auprc", "brier", "ece")
 
 
@@ -40,7 +42,7 @@ def evaluate_subgroups(
         options: Of the intervals.
     """
     rows = []
-    for name, levels in _subgroup_levels(cohort).items():
+    for name, levels in subgroup_levels(cohort).items():
         level_of_record = levels[subject]
         known = ~np.isnan(outcome)
         own = []
@@ -64,14 +66,14 @@ def hide_small(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Levels of one subgroup without any count from 1 to 10, shown or derivable from the others.
 
     Where positives or negatives are few the metrics go too: they are noise, and tell the count.
-    Where one count alone would be hidden the total gives it away, so that of the next smallest
-    level is hidden as well; its metrics stay.
+    Where the others would give a hidden count away, the next smallest is hidden as well
+    (`clinode.evaluation.hide_small`); its metrics stay.
     """
     n = np.array([row["n"] for row in rows])
     events = np.array([row["n_events"] for row in rows])
     few = np.minimum(events, n - events) < SMALLEST_CELL
-    hide_n = _with_company(n < SMALLEST_CELL, n)
-    hide_events = _with_company(hide_n | few, np.minimum(events, n - events))
+    hide_n = hidden_counts(n)
+    hide_events = hidden_counts(events, n, unknown=hide_n | few)
     hidden = []
     for position, row in enumerate(rows):
         shown = dict(row)
@@ -85,24 +87,18 @@ def hide_small(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return hidden
 
 
-def _with_company(hidden: np.ndarray, count: np.ndarray) -> np.ndarray:
-    if hidden.sum() != 1 or len(hidden) == 1:
-        return hidden
-    others = np.where(hidden, np.iinfo(np.int64).max, count)
-    return hidden | (np.arange(len(hidden)) == int(np.argmin(others)))
+def subgroup_levels(cohort: Cohort) -> dict[str, np.ndarray]:
+    """By label, the level of each subject: bands of age, those of binary and categorical statics.
 
-
-def _subgroup_levels(cohort: Cohort) -> dict[str, np.ndarray]:
-    """By label, the level of each subject: two of age, those of binary and categorical statics."""
+    Subjects of whom it is not known are "missing".
+    """
     found = {}
     for variable in cohort.schema.statics:
         if cohort.statics is None or variable.name not in cohort.statics.columns:
             continue
         column = cohort.statics[variable.name]
         if variable.name.lower() == "age":
-            old = column.to_numpy(dtype=np.float64, na_value=np.nan)
-            words = np.where(old < OLD_AGE, f"below {OLD_AGE:g}", f"{OLD_AGE:g} and above")
-            levels = np.where(np.isnan(old), "missing", words)
+            levels = _age_bands(column.to_numpy(dtype=np.float64, na_value=np.nan))
         elif variable.kind in ("binary", "categorical"):
             words = {number: word for word, number in reversed(variable.words)}  # the first word
             levels = np.array([_level(value, words) for value in column], dtype=object)
@@ -113,6 +109,14 @@ def _subgroup_levels(cohort: Cohort) -> dict[str, np.ndarray]:
             label = label.partition(" (")[0]  # what the numbers mean is said by the words
         found[label] = levels.astype(object)
     return found
+
+
+def _age_bands(age: np.ndarray) -> np.ndarray:
+    words = [f"below {AGE_BANDS[0]:g}"]
+    words += [f"{a:g} to {b - 1:g}" for a, b in pairwise(AGE_BANDS)]
+    words += [f"{AGE_BANDS[-1]:g} and above", "missing"]
+    band = np.searchsorted(AGE_BANDS, age, side="right")
+    return np.array(words, dtype=object)[np.where(np.isnan(age), len(words) - 1, band)]
 
 
 def _level(value: Any, words: Mapping[float, str]) -> str:
