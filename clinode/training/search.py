@@ -16,8 +16,9 @@ import pandas as pd
 
 from clinode.cohort import Cohort, Task
 from clinode.errors import ArgumentError, SolverError
-from clinode.folder import write_json
+from clinode.folder import read_json, write_json
 from clinode.sequence import SequenceModel, model_from_config
+from clinode.training.call import describe_call, refuse_other_call
 from clinode.training.config import FitConfig
 from clinode.training.cross_validate import side_by_side
 from clinode.training.fit import fit
@@ -95,7 +96,8 @@ class Search:
     """What a search found.
 
     Args:
-        folder: Holds one run a trial, `trial-0` and so on.
+        folder: Holds one run a trial, `trial-0` and so on, beside it `trial-0.json` with its score,
+            written as soon as it has ended, and at the end `search.json` with all of them.
         trials: One row a trial: its number, its settings, its score (the least loss on the tuning
             part), the epoch of it, and its status, "done" or "diverged".
     """
@@ -144,9 +146,9 @@ def search(
 ) -> Search:
     """Fit a model with settings drawn at random, and say which did best on the tuning part.
 
-    Trial k is the same in every search of this seed and space, however many trials there are; a
-    finished one is not fitted again. The score of the best is flattering, since it was chosen by
-    it: evaluate on subjects that took no part.
+    Trial k is the same in every search of this seed and space, however many trials there are; one
+    that has ended, diverged ones included, is not fitted again. The score of the best is
+    flattering, since it was chosen by it: evaluate on subjects that took no part.
 
     Args:
         model: What is not searched stays as it is here.
@@ -210,28 +212,44 @@ class Trials:
         changed: dict[str, Any] = {
             k.removeprefix("fit."): v for k, v in settings.items() if k.startswith("fit.")
         }
-        told = {"trial": number, **settings}
+        config = FitConfig.from_dict({**schedule.to_dict(), **changed})
+        model = model_from_config({**self.model.config(), **own})
+        parts = {"train": self.train.fingerprint(), "tune": self.tune.fingerprint()}
+        call = describe_call(model, parts, self.task, self.seed, config)
+        written = self.out / f"trial-{number}.json"
+        if written.exists():
+            stored = read_json(written)
+            refuse_other_call(written.name, stored["call"], call)
+            found = stored["found"]
+        else:
+            found = self._score(number, model, config)
+            write_json(written, {"call": call, "found": found})
+        score, epoch, status = found["score"], found["epoch"], found["status"]
+        return {"trial": number, **settings, "score": score, "epoch": epoch, "status": status}
+
+    def _score(self, number: int, model: SequenceModel, config: FitConfig) -> dict[str, Any]:
+        """The least loss on the tuning part, and the epoch of it."""
         try:
             run = fit(
-                model_from_config({**self.model.config(), **own}),
+                model,
                 self.train,
                 self.tune,
                 task=self.task,
                 out=self.out / f"trial-{number}",
                 seed=self.seed,
                 device=self.device,
-                config=FitConfig.from_dict({**schedule.to_dict(), **changed}),
+                config=config,
                 progress=False,
             )
         except SolverError:
-            return {**told, "score": math.nan, "epoch": None, "status": "diverged"}
-        curve = run.metrics["curve"]
-        best = min(curve, key=lambda epoch: epoch["tune_loss"])
-        return {**told, "score": best["tune_loss"], "epoch": best["epoch"], "status": "done"}
+            return {"score": None, "epoch": None, "status": "diverged"}
+        best = min(run.metrics["curve"], key=lambda epoch: epoch["tune_loss"])
+        return {"score": best["tune_loss"], "epoch": best["epoch"], "status": "done"}
 
     def finish(self, rows: Sequence[Mapping[str, Any]]) -> Search:
         """The search of these trials, written down."""
-        found = Search(folder=self.out, trials=pd.DataFrame(rows))
+        table = pd.DataFrame(rows).astype({"score": "float64"})
+        found = Search(folder=self.out, trials=table)
         write_json(self.out / "search.json", found.to_dict())
         return found
 

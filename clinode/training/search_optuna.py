@@ -28,8 +28,8 @@ def search_optuna(
 
     Args:
         model, train, tune, task, space, out, n_trials, seed, device, config: As of `search`.
-        study: An Optuna study that minimises, with a sampler of its own; None makes one with this
-            seed.
+        study: An Optuna study that minimises, with a sampler of its own, which goes on where it
+            stands and numbers the trials; None makes one with this seed.
 
     Raises:
         ArgumentError: As `search`; Optuna is not installed.
@@ -48,9 +48,9 @@ def search_optuna(
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
     distributions = {name: _distribution(optuna, space[name]) for name in sorted(space)}
     rows = []
-    for number in range(n_trials):
+    for _ in range(n_trials):
         asked = study.ask(distributions)
-        row = trials.row(number, asked.params)
+        row = trials.row(asked.number, asked.params)
         diverged = row["status"] == "diverged"
         state = optuna.trial.TrialState.FAIL if diverged else optuna.trial.TrialState.COMPLETE
         study.tell(asked, None if diverged else row["score"], state=state)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import sys
 
 import joblib
 import numpy as np
@@ -228,6 +229,32 @@ def test_a_space_of_unknown_settings_is_refused(parts, tmp_path):
             search(LinearLatentODE(), *parts, task=TASK, space=space, out=tmp_path)
 
 
+def test_a_trial_that_diverged_is_written_down_and_not_fitted_again(parts, tmp_path, monkeypatch):
+    wild = {"fit.learning_rate": Choice([1e12])}
+    options = {"task": TASK, "out": tmp_path, "n_trials": 1, "config": CONFIG}
+    first = search(LinearLatentODE(**SMALL), *parts, space=wild, **options)
+    assert list(first.trials["status"]) == ["diverged"]
+    with pytest.raises(SolverError, match="every trial of the search diverged"):
+        _ = first.best
+    monkeypatch.setattr(sys.modules["clinode.training.search"], "fit", None)  # fails when called
+    again = search(LinearLatentODE(**SMALL), *parts, space=wild, **options)
+    pd.testing.assert_frame_equal(again.trials, first.trials)
+
+
+def test_trials_of_another_call_are_refused(searched, parts):
+    with pytest.raises(OutputError, match=r"trial-0.json.*another call.*seed"):
+        search(
+            LinearLatentODE(**SMALL),
+            *parts,
+            task=TASK,
+            space=SPACE,
+            out=searched.folder,
+            n_trials=1,
+            config=CONFIG,
+            seed=1,
+        )
+
+
 def test_a_search_of_which_nothing_is_left_says_so(tmp_path):
     trials = pd.DataFrame({"trial": [0], "score": [math.nan], "status": ["diverged"]})
     with pytest.raises(SolverError, match="every trial of the search diverged"):
@@ -241,7 +268,7 @@ def test_optuna_chooses_where_it_is_installed_and_is_named_where_not(parts, tmp_
             search_optuna(LinearLatentODE(**SMALL), *parts, **options)
         return
     found = search_optuna(LinearLatentODE(**SMALL), *parts, **options)
-    assert len(found.trials) == 2
+    assert list(found.trials["trial"]) == [0, 1]
     assert found.trials["model.latent"].between(2, 5).all()
 
 
