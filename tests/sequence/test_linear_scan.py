@@ -53,6 +53,7 @@ def test_the_slope_of_a_scan_is_that_of_the_plain_recurrence(sizes):
         torch.testing.assert_close(ours, oracle, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_slopes_of_slopes_pass_the_check_of_torch():
     sizes = [3, 2, 2, 1]
     A, b = (part.requires_grad_() for part in draw(sizes, torch.complex128))

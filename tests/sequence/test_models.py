@@ -219,6 +219,7 @@ def test_augmentation_is_only_in_a_loss_with_a_generator(classified, build, name
     assert not torch.equal(plain, model.loss(batch, torch.Generator().manual_seed(0)))
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(records, build, name):
     model = build(records, name, double=False)
     batch = records.batch(np.arange(4, 8))

@@ -130,12 +130,14 @@ def learned():
     return learn_network(recorded(), QUICK)
 
 
+@pytest.mark.slow
 def test_learning_explains_sessions_that_it_did_not_see(learned):
     assert learned.losses[-10:].mean() < 0.5 * learned.losses[:10].mean()
     assert learned.held_out > 0.75
     assert "4 of 4 regions were stimulated" in learned.verdict
 
 
+@pytest.mark.slow
 def test_the_same_seed_learns_the_same_network(learned):
     again = learn_network(recorded(), QUICK)
     for name in WEIGHTS:

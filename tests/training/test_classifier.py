@@ -58,6 +58,7 @@ def test_what_was_learned_is_named(classifier, train):
     assert classifier.n_features_in_ == 6
 
 
+@pytest.mark.slow
 def test_folds_of_a_cohort_are_cohorts(small_model, train):
     labels = train.outcomes["died"].to_numpy()
     scores = cross_val_score(
@@ -71,6 +72,7 @@ def test_folds_of_a_cohort_are_cohorts(small_model, train):
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
+@pytest.mark.slow
 def test_a_grid_is_searched_over_models_and_epochs(train):
     models = [
         LinearLatentODE(latent=2, hidden=4, statistics_hidden=4, head_hidden=4),

@@ -43,6 +43,7 @@ def stop_after_three_steps(monkeypatch):
     return undo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_run_is_stopped_resumed_and_loaded_without_a_trace(
     name, few, held_out, task, tmp_path, digests, stop_after_three_steps
@@ -60,6 +61,7 @@ def test_a_run_is_stopped_resumed_and_loaded_without_a_trace(
     np.testing.assert_array_equal(loaded, resumed.predict(others)["logit"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_forecast_is_fitted_and_measured(name, few, held_out, tmp_path):
     run = fit(

@@ -63,6 +63,7 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(
     assert other["schema.json"] == digests(fitted.folder)["schema.json"]
 
 
+@pytest.mark.slow
 def test_a_fit_finds_what_was_planted(make_cohort, held_out, task, tmp_path):
     run = fit(
         LinearLatentODE(latent=4, hidden=8),

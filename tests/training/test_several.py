@@ -62,6 +62,7 @@ def test_both_are_measured_in_one_call_and_each_as_by_itself(both, cohort):
     assert set(evaluate(both, cohort, n_resamples=10).to_pandas()["task"]) == set(TASK.kinds)
 
 
+@pytest.mark.slow
 def test_one_run_is_stored_loaded_explained_and_asked_in_company(
     both, cohort, small_model, train, small_config, tmp_path
 ):
