@@ -1,9 +1,9 @@
 """Drift diffusion between two bounds: which one evidence reaches, and when.
 
-dx = v dt + dW from z = w a until 0 or a. Densities follow Navarro & Fuss 2009, J. Math. Psychol.
-53:222-230, as a series for short times or one for long ones. Where they meet (.4 of a^2), five or
-six terms of either leave a relative error of rounding, so the number of terms is fixed; both are
-summed relative to their first term, in logarithms, so tails keep value and gradient.
+dx = v dt + dW from z = w a until 0 or a. Densities are those of `bounded_diffusion`; distribution
+functions are summed here, in images of the start for short times and in standing waves for long
+ones. What varies between trials is integrated over: a drift in closed form, a start or a
+non-decision time by Gauss and Legendre.
 """
 
 import math
@@ -13,11 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clinode.behavior.bounded_diffusion import log_density
 from clinode.behavior.response_times import ResponseModel, Responses, parameter
 from clinode.errors import ArgumentError
 from clinode.system import Values
 
-MEETING = 0.4  # of a^2: where the series for short times hands over
+MEETING = 0.4  # of a^2: where images hand over in distribution functions
 N_NODES = 15  # of Gauss and Legendre over a range of start points or of non-decision times
 N_DRIFTS = 31  # of Gauss and Hermite, in distribution functions
 HALVINGS = 60  # of the interval that holds a sampled time
@@ -71,13 +72,14 @@ class DDM(ResponseModel):
     def log_prob(self, rt: Values, choice: Values = 1.0) -> Float[Tensor, "*trial"]:
         """Log density of this choice at this time, 1/s; -inf before the non-decision time."""
         t = torch.as_tensor(rt, dtype=torch.float64)
-        sign, chosen = _towards(choice)
+        chosen = torch.as_tensor(choice, dtype=torch.float64) > 0.5
         parts = []
         for shift, early in self._non_decision_nodes():
             for place, late in self._start_nodes():
-                w = torch.where(chosen, 1 - place, place)
-                decision = t - shift
-                parts.append(self._log_density(decision, -sign * self.drift, w) + early + late)
+                own = log_density(
+                    t, shift, chosen, self.drift, self.bound, place, self.drift_spread
+                )
+                parts.append(own + (early + late) if early + late else own)
         if len(parts) == 1:
             return parts[0]
         return torch.logsumexp(torch.stack(torch.broadcast_tensors(*parts)), dim=0)
@@ -136,17 +138,6 @@ class DDM(ResponseModel):
             shift = self.non_decision + self.non_decision_range * (uniform() - 0.5)
         return Responses((low + high) / 2 + shift, upper.double())
 
-    def _log_density(self, t: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        """At the lower bound, after decision times t."""
-        a, spread = self.bound, self.drift_spread
-        possible = t > 0
-        safe = torch.where(possible, t, 1.0)
-        # a normal drift integrates in closed form (Tuerlinckx 2004, Behav. Res. Methods 36:702)
-        widened = 1 + spread**2 * safe
-        tilt = ((spread * a * w) ** 2 - 2 * v * a * w - v**2 * safe) / (2 * widened)
-        log_density = tilt - torch.log(widened) / 2 - 2 * torch.log(a) + _log_still(safe / a**2, w)
-        return torch.where(possible, log_density, -math.inf)
-
     def _drift_nodes(self) -> list[tuple[Tensor, float]]:
         if not bool((self.drift_spread.detach() > 0).any()):
             return [(self.drift, 0.0)]
@@ -178,33 +169,6 @@ def _nodes(middle: Tensor, width: Tensor) -> list[tuple[Tensor, float]]:
 def _towards(choice: Values) -> tuple[Tensor, Tensor]:
     chosen = torch.as_tensor(choice, dtype=torch.float64)
     return 2 * chosen - 1, chosen > 0.5
-
-
-def _log_still(u: Tensor, w: Tensor) -> Tensor:
-    """Log density of reaching 0 from w between 0 and 1 without drift, at times u > 0."""
-    u, w = torch.broadcast_tensors(u, w)
-    is_short = u < MEETING
-    short = torch.where(is_short, u, MEETING)
-    e = torch.exp(-2 / short)
-    r, s = torch.exp(-2 * (1 - w) / short), torch.exp(-2 * (1 + w) / short)
-    e2 = e * e
-    r2, s2 = r * r * e2, s * s * e2
-    far = 2 / w
-    rest = (1 - far) * r + (1 + far) * s + (1 - 2 * far) * r2 + (1 + 2 * far) * s2
-    rest = rest + (1 - 3 * far) * r2 * r * e2 * e2 + (1 + 3 * far) * s2 * s * e2 * e2
-    log_short = torch.log(w) - w**2 / (2 * short) - 1.5 * torch.log(short) + torch.log1p(rest)
-    long = torch.where(is_short, MEETING, u)
-    q = torch.exp(-(math.pi**2) / 2 * long)
-    q3 = q * q * q
-    q8 = q3 * q3 * q * q
-    sine, cosine = torch.sin(math.pi * w), torch.cos(math.pi * w)
-    two = 2 * cosine  # sin(k y) / sin(y) by its recurrence, so that nothing cancels near the bound
-    k2, k3 = two, two * two - 1
-    k4 = two * k3 - k2
-    k5 = two * k4 - k3
-    rest = 2 * k2 * q3 + 3 * k3 * q8 + 4 * k4 * q8 * q3 * q3 * q + 5 * k5 * q8 * q8 * q8
-    log_long = math.log(math.pi) - (math.pi**2) / 2 * long + torch.log(sine) + torch.log1p(rest)
-    return torch.where(is_short, log_short - math.log(2 * math.pi) / 2, log_long)
 
 
 def _lower_cdf(t: Tensor, v: Tensor, a: Tensor, w: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,17 @@ class Trials:
 
     def __len__(self) -> int:
         return len(self.rt)
+
+    def counted(self) -> tuple["Trials", Tensor]:
+        """Each different trial once, and how often it came.
+
+        Times are recorded in milliseconds or coarser, so of many trials few differ.
+        """
+        rows = torch.stack([self.rt, self.choice, self.condition.double()], dim=1)
+        rows, counts = torch.unique(rows, dim=0, return_counts=True)
+        rt, choice, condition = rows.unbind(dim=1)
+        different = replace(self, rt=rt, choice=choice, condition=condition.long())
+        return different, counts.double()
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +248,8 @@ class _Plan:
 
     model: type[ResponseModel]
     trials: Trials
+    different: Trials  # and how often each came
+    counts: Tensor
     places: dict[str, list[int]]  # by parameter, one a condition
     fixed: dict[str, float]
     start: np.ndarray
@@ -283,7 +296,10 @@ class _Plan:
             places[name] = [first + (k if n > 1 else 0) for k in range(len(trials.conditions))]
         if contaminants:
             start.append(_unbounded("unit", 0.05))
-        return cls(model, trials, places, fixed, np.array(start), contaminants, float(rt.min()))
+        return cls(
+            model, trials, *trials.counted(), places, fixed, np.array(start), contaminants,
+            float(rt.min()),
+        )  # fmt: skip
 
     def values(self, x: Tensor) -> dict[str, Tensor]:
         """(condition,) of each parameter."""
@@ -306,7 +322,7 @@ class _Plan:
 
     def log_likelihood(self, x: Tensor) -> Tensor:
         """Of all trials."""
-        trials = self.trials
+        trials = self.different
         values = {name: v[trials.condition] for name, v in self.values(x).items()}
         model = self.model(**values)
         answered = trials.rt < math.inf
@@ -317,10 +333,10 @@ class _Plan:
             spread = float(trials.rt[answered].max() - trials.rt[answered].min())
             uniform = -math.log(spread) - (0.0 if self.model is LATER else math.log(2))
             density = torch.logaddexp(torch.log1p(-share) + density, torch.log(share) + uniform)
-        if trials.deadline is None:
-            return density.sum()
-        late = torch.full_like(rt, trials.deadline)
-        return torch.where(answered, density, model.log_survival(late)).sum()
+        if trials.deadline is not None:
+            late = torch.full_like(rt, trials.deadline)
+            density = torch.where(answered, density, model.log_survival(late))
+        return (self.counts * density).sum()
 
     def described(self, x: np.ndarray) -> Fit:
         """The fit at a solution."""

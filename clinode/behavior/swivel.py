@@ -85,6 +85,7 @@ def swivel_or_shift(
     rate = 1 / trials.rt
     middle = [float(rate[trials.condition == k].median()) for k in range(n)]
     wide = [float(rate[trials.condition == k].std()) for k in range(n)]
+    different, often = trials.counted()
     scores, rows = {}, []
     for form in FORMS:
         start = np.concatenate([np.log(middle), _started(form, middle, wide), np.log(wide) + 0.7])
@@ -96,8 +97,8 @@ def swivel_or_shift(
             return mean, spread, early
 
         def log_likelihood(x: Tensor, parts=parts) -> Tensor:
-            mean, spread, early = (own[trials.condition] for own in parts(x))
-            return LATER(mean, spread, early).log_prob(trials.rt).sum()
+            mean, spread, early = (own[different.condition] for own in parts(x))
+            return (often * LATER(mean, spread, early).log_prob(different.rt)).sum()
 
         found = torch.from_numpy(maximise(log_likelihood, start, seed=seed, where="LATER"))
         scores[form] = float(log_likelihood(found))

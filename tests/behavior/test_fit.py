@@ -19,6 +19,7 @@ from clinode.behavior import (
     swivel_or_shift,
 )
 from clinode.behavior.compare import held_out_log_likelihood
+from clinode.behavior.fit import Trials
 from clinode.errors import ArgumentError
 
 
@@ -78,6 +79,26 @@ def test_parameters_are_free_or_shared_by_condition(generator):
     assert found.bic < shared.bic
     assert held_out_log_likelihood(found, found) == pytest.approx(found.log_likelihood / 1200)
     assert set(found.to_pandas().columns) == {"condition", "parameter", "value", "standard_error"}
+
+
+def test_equal_trials_are_taken_once_and_counted(generator):
+    drawn = DDM(1.0, 1.5, 0.5, 0.3).sample(2000, generator)
+    rt, late = (drawn.rt * 100).round() / 100, drawn.rt > 1.5
+    rt[late] = math.inf
+    trials = Trials.read(rt, drawn.choice, ["a", "b"] * 1000, deadline=1.5)
+    different, counts = trials.counted()
+    assert len(different) < 500
+    assert float(counts.sum()) == 2000
+    rows = zip(different.rt.tolist(), different.choice.tolist(), different.condition.tolist(),
+               strict=True)  # fmt: skip
+    for row, count in list(zip(rows, counts.tolist(), strict=True))[::37]:
+        own = zip(trials.rt.tolist(), trials.choice.tolist(), trials.condition.tolist(),
+                  strict=True)  # fmt: skip
+        assert sum(one == row for one in own) == count
+    seen = ~late
+    found = fit(DDM, rt[seen], drawn.choice[seen])
+    each = found.of("all").log_prob(rt[seen], drawn.choice[seen])
+    assert found.log_likelihood == pytest.approx(float(each.sum()), rel=1e-12)
 
 
 def test_contaminants_and_missed_deadlines_are_fitted(generator):
