@@ -3,6 +3,7 @@
 from .ceiling import ModelRanking, NoiseCeiling, noise_ceiling, rank_models
 from .compare import Comparison, compare
 from .cortex import EnergyCortex
+from .families import mixture_weights, rank_families
 from .kernels import Alignment, cka
 from .layers import layer_patterns
 from .pairs import PairwiseComparisons, compare_pairs
@@ -26,8 +27,10 @@ __all__ = [
     "compare_pairs",
     "layer_patterns",
     "linear_predictivity",
+    "mixture_weights",
     "noise_ceiling",
     "procrustes_distance",
+    "rank_families",
     "rank_models",
     "rdm",
     "rdm_from_vector",

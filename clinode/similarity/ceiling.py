@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from scipy.stats import rankdata
 
 from clinode.errors import ArgumentError
@@ -67,7 +68,7 @@ def noise_ceiling(subjects: Sequence[RDM], method: str = "cosine") -> NoiseCeili
         >>> round(ceiling.lower, 4), round(ceiling.upper, 4)
         (0.5, 0.866)
     """
-    _check(subjects, method)
+    check_rdms(subjects, method)
     shown = [_scaled(subject, method) for subject in subjects]
     together = _average(subjects, shown)
     others = [
@@ -157,30 +158,48 @@ def rank_models(
         ArgumentError: Fewer than two subjects, no model, other stimuli, unknown words, no model
             whose likeness is defined.
     """
-    if resample not in ("stimuli", "subjects", "both"):
-        raise ArgumentError(f"resample must be 'stimuli', 'subjects' or 'both', got {resample!r}")
-    if not models or n_resamples < 1:
-        raise ArgumentError("there must be a model, and at least one resample")
-    _check([*subjects, *models.values()], method)
+    if not models:
+        raise ArgumentError("there must be a model")
+    check_resampling(resample, n_resamples)
+    check_rdms([*subjects, *models.values()], method)
     ceiling = noise_ceiling(subjects, method)
     names, draw = list(models), np.random.default_rng(seed)
     whole = _means_by_model(models, subjects, method)
-    if np.isnan(whole).all():
-        raise ArgumentError(
-            "no model has a likeness to the subjects",
-            fix="look for RDMs that are constant, and for pairs that are missing",
-        )
+    check_some_likeness(whole)
     resampled = np.empty((n_resamples, len(names)))
     squares = {name: model.matrix for name, model in models.items()}
     own_squares = [subject.matrix for subject in subjects]
     n, m = subjects[0].n_stimuli, len(subjects)
     for row in resampled:
-        stimuli = np.arange(n) if resample == "subjects" else draw.integers(n, size=n)
-        people = np.arange(m) if resample == "stimuli" else draw.integers(m, size=m)
+        stimuli, people = drawn_again(n, m, resample, draw)
         drawn = {name: drawn_stimuli(square, stimuli) for name, square in squares.items()}
         row[:] = _means_by_model(
             drawn, [drawn_stimuli(own_squares[i], stimuli) for i in people], method
         )
+    return ranking_of(names, whole, resampled, ceiling, resample)
+
+
+def check_some_likeness(whole: Float[np.ndarray, " model"]) -> None:
+    """Refuse to rank what has no likeness at all.
+
+    Raises:
+        ArgumentError: Every one is NaN.
+    """
+    if np.isnan(whole).all():
+        raise ArgumentError(
+            "no model has a likeness to the subjects",
+            fix="look for RDMs that are constant, and for pairs that are missing",
+        )
+
+
+def ranking_of(
+    names: Sequence[str],
+    whole: Float[np.ndarray, " model"],
+    resampled: Float[np.ndarray, "resample model"],
+    ceiling: NoiseCeiling,
+    over: str,
+) -> ModelRanking:
+    """Intervals, differences and contenders from likenesses and their resamples."""
     estimates = {
         name: percentile_interval(whole[k], resampled[:, k], why="an RDM is constant")
         for k, name in enumerate(names)
@@ -192,8 +211,8 @@ def rank_models(
             whole[i] - whole[j], apart, why="an RDM is constant"
         )
         # a resample on which one of them is undefined speaks for neither
-        below = (1 + (~(apart > 0)).sum()) / (1 + n_resamples)
-        above = (1 + (~(apart < 0)).sum()) / (1 + n_resamples)
+        below = (1 + (~(apart > 0)).sum()) / (1 + len(resampled))
+        above = (1 + (~(apart < 0)).sum()) / (1 + len(resampled))
         chances.append(min(1.0, 2 * min(below, above)))
     adjusted = benjamini_hochberg(np.array(chances, dtype=np.float64))
     p_values = dict(zip(differences, adjusted.tolist(), strict=True))
@@ -206,8 +225,20 @@ def rank_models(
         ceiling=ceiling,
         best=best,
         contenders=tuple(name for name in names if name == best or name not in told),
-        resampled=resample,
+        resampled=over,
     )
+
+
+def drawn_again(
+    n_stimuli: int, n_subjects: int, resample: str, draw: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the stimuli and of the subjects of one resample."""
+    stimuli, people = np.arange(n_stimuli), np.arange(n_subjects)
+    if resample != "subjects":
+        stimuli = draw.integers(n_stimuli, size=n_stimuli)
+    if resample != "stimuli":
+        people = draw.integers(n_subjects, size=n_subjects)
+    return stimuli, people
 
 
 def _means_by_model(models: Mapping[str, RDM], subjects: Sequence[RDM], method: str) -> np.ndarray:
@@ -249,7 +280,24 @@ def _average(subjects: Sequence[RDM], shown: Sequence[torch.Tensor]) -> RDM:
     return RDM(torch.stack(list(shown)).nanmean(dim=0), "average", subjects[0].labels)
 
 
-def _check(rdms: Sequence[RDM], method: str) -> None:
+def check_resampling(resample: str, n_resamples: int) -> None:
+    """Refuse an unknown kind of resample, or none.
+
+    Raises:
+        ArgumentError: `resample` is no known word, or n_resamples is below 1.
+    """
+    if resample not in ("stimuli", "subjects", "both"):
+        raise ArgumentError(f"resample must be 'stimuli', 'subjects' or 'both', got {resample!r}")
+    if n_resamples < 1:
+        raise ArgumentError(f"there must be at least one resample, got {n_resamples}")
+
+
+def check_rdms(rdms: Sequence[RDM], method: str) -> None:
+    """Refuse RDMs that cannot be ranked together.
+
+    Raises:
+        ArgumentError: An unknown method, fewer than two RDMs, other stimuli.
+    """
     if method not in MEASURES:
         raise ArgumentError(
             f"method must be one of {', '.join(map(repr, MEASURES))}, got {method!r}"
