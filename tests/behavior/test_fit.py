@@ -101,6 +101,7 @@ def test_equal_trials_are_taken_once_and_counted(generator):
     assert found.log_likelihood == pytest.approx(float(each.sum()), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_contaminants_and_missed_deadlines_are_fitted(generator):
     true = DDM(1.0, 1.6, 0.5, 0.3)
     drawn = true.sample(1500, generator)
@@ -120,6 +121,7 @@ def test_contaminants_and_missed_deadlines_are_fitted(generator):
     assert predictive_check(fit(DDM, noisy, drawn.choice)).p_value < 0.01
 
 
+@pytest.mark.slow
 def test_the_model_behind_the_trials_is_preferred(generator):
     for true in (DDM(1.2, 1.8, 0.45, 0.25), WaldRace(2.0, 1.0, 1.0, 0.2)):
         drawn = true.sample(2000, generator)
@@ -129,6 +131,7 @@ def test_the_model_behind_the_trials_is_preferred(generator):
         assert found.to_pandas()["model"][0] == type(true).__name__
 
 
+@pytest.mark.slow
 def test_a_third_model_can_have_all_rejected(generator):
     # two populations of trials, slow and fast, that no single accumulation gives
     parts = [DDM(3.0, 1.0, 0.5, 0.2).sample(1000, generator)]
@@ -148,6 +151,7 @@ def test_counts_in_bins_are_chi_squared_under_the_truth(generator):
     assert rejected <= 6  # careful: parameters were fitted to the same trials
 
 
+@pytest.mark.slow
 def test_a_change_of_prior_swivels_and_a_change_of_rate_shifts(generator):
     conditions = ["rare"] * 1500 + ["often"] * 1500
     for spreads, name in (((0.8, 1.2), "swivel"), ((1.0, 1.0), "shift")):
@@ -166,6 +170,7 @@ def test_a_change_of_prior_swivels_and_a_change_of_rate_shifts(generator):
             np.testing.assert_allclose(table["intercept"], 5.0, atol=0.4)
 
 
+@pytest.mark.slow
 def test_reciprocal_latencies_of_carpenter_and_williams_agree_with_an_independent_search(data_dir):
     path = data_dir / "saccade_latency" / "carpenter_williams_1995.csv"
     if not path.is_file():

@@ -72,6 +72,7 @@ def test_each_of_n_units_can_win_under_strong_inhibition(n):
     np.testing.assert_allclose(winners, 10 * np.eye(n), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_time_until_the_loser_falls_silent_follows_from_the_unstable_mode():
     rng = np.random.default_rng(0)
     for _ in range(50):

@@ -213,6 +213,7 @@ def test_the_theta_neuron_rests_in_a_node_and_a_saddle_below_its_onset():
 # Spikes, by simulation
 
 
+@pytest.mark.slow
 def test_a_leaky_neuron_fires_at_its_closed_form():
     generator = torch.Generator().manual_seed(14)
 
@@ -268,6 +269,7 @@ def test_fixed_steps_do_not_run_over_the_upstroke_of_adex(V_peak):
     assert late[1] < 0.5 * late[0] < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("atol", [1e-3, 1e-8])
 def test_the_theta_neuron_spikes_once_a_turn_at_its_closed_form_times(atol):
     # theta = 2 arctan(sqrt(I) tan(sqrt(I) t)): it passes pi, 3 pi, .. at odd halves of a turn

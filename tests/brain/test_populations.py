@@ -75,6 +75,7 @@ def test_wilson_cowan_rates_are_those_of_the_paper(convention):
         np.testing.assert_allclose(found, wilson_cowan(x, *u, **how), atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_the_period_of_wilson_cowan_is_that_of_a_long_integration(seed):
     P = np.random.default_rng(seed).uniform(1.1, 1.7)

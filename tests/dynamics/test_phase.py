@@ -62,6 +62,7 @@ def test_theta_neuron_has_the_type_1_response_of_its_closed_form():
     assert response.kind("I") == "type 1"
 
 
+@pytest.mark.slow
 def test_response_of_a_neuron_matches_a_small_push_and_a_long_wait(published):
     system, I = published.MorrisLecar(), 120.0
     cycle = find_limit_cycle(system, [-60.0, 0.0], u=I)

@@ -46,6 +46,7 @@ class Linear(System):
         return self.join(x=self.growth * X - Y, y=X + self.growth * Y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pull", [0.05, 1.0, 20.0])
 def test_one_round_is_found_and_not_several(pull):
     found = find_recurrence(Field(Circle(pull)), np.array([0.3, 0.0]), None)

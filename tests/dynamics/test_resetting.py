@@ -57,6 +57,7 @@ class Quadratic(System):
     events = (Event("spike", threshold, after_spike),)
 
 
+@pytest.mark.slow
 def test_integrate_and_fire_loses_its_rest_to_the_threshold_with_its_logarithm():
     onset = firing_onset(LIF(), "I")
     assert onset.kind == "threshold"

@@ -171,6 +171,7 @@ def test_zap_recording_gives_the_impedance_of_a_linear_membrane():
     )
 
 
+@pytest.mark.slow
 def test_zap_tells_when_its_amplitude_is_not_small(published):
     system = published.MorrisLecar()
     rest = find_equilibria(system, u=60.0, n_starts=16)[0]

@@ -28,6 +28,7 @@ class Driven(System):
         return self.k * x.square().sum(-1, keepdim=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_sensitivities_of_a_linear_system_are_its_matrix_exponential(seed):
     A = np.random.default_rng(seed).normal(size=(2, 2)) - np.eye(2)

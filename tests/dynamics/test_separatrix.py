@@ -110,6 +110,7 @@ def test_where_the_manifold_is_no_curve_its_normal_is_given():
     assert found.points.shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_results_come_as_json():
     system = Tilted(0.0, 1.0)
     assert json.loads(json.dumps(separatrix(system, saddle_of(system)).to_dict()))["points"]

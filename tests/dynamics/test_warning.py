@@ -58,6 +58,7 @@ def test_recovery_rate_of_a_window_is_that_of_the_process():
     assert abs(found.variance.values[0] - 1 / 2.6) < 4 / 2.6 * math.sqrt(2 * 15.3 / 35_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.3, 3.0])
 def test_stationary_series_raise_the_alarm_as_rarely_as_stated(rate):
     n_series = 60
@@ -71,6 +72,7 @@ def test_stationary_series_raise_the_alarm_as_rarely_as_stated(rate):
     assert alarms > 0
 
 
+@pytest.mark.slow
 def test_a_series_that_drifts_to_a_fold_is_called_rising():
     warned = 0
     for seed in range(12):
@@ -102,6 +104,7 @@ def test_drifting_series_are_told_from_stationary_ones_well_above_chance():
     assert false <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / n_series)
 
 
+@pytest.mark.slow
 def test_an_oscillation_is_no_alarm_against_surrogates_of_its_spectrum():
     alarms = 0
     for seed in range(40):

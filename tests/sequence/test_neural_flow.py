@@ -64,6 +64,7 @@ def test_the_field_is_the_generator_of_the_flow(model):
     torch.testing.assert_close(field[:, n:], -model.memory.rate * x[:, n:], rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_its_one_equilibrium_is_where_the_linear_motion_rests(model):
     system = model.latent_system
     n = 2 * model.settings.latent

@@ -28,6 +28,7 @@ def along(tmp_path_factory, make_cohort, small_model, small_config):
     return fit(small_model, defined.cohort, task=defined.task, out=out, **call)
 
 
+@pytest.mark.slow
 def test_every_prediction_time_has_an_answer_that_later_rows_do_not_move(along, make_cohort):
     plain = make_cohort(40, seed=5, first_id=7001)
     defined = DEFINITION.define(plain)

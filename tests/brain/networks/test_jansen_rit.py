@@ -17,6 +17,7 @@ def test_one_region_is_the_single_column(by_hand):
     torch.testing.assert_close(network.output(0.0, x, stimulus), x[:, 1:2] - x[:, 2:3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speed", [None, 8.0])
 def test_columns_do_what_euler_by_hand_does(by_hand, speed):
     n, step, steps = 4, 1e-4, 600

@@ -23,6 +23,7 @@ def test_alone_a_region_follows_the_closed_form_to_its_circle_or_to_rest(by_hand
     np.testing.assert_allclose(run, np.sqrt(square)[:, None] * around, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speed", [None, 20.0])
 def test_oscillators_do_what_euler_by_hand_does(by_hand, speed):
     n, step, steps = 4, 1e-3, 400
@@ -82,6 +83,7 @@ def test_locked_phases_solve_the_self_consistency_equation(by_hand):
     assert float(order_parameter(run)) == pytest.approx(r, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("K", "expected"), [(4.0, math.sqrt(1 - 2 / 4)), (8.0, math.sqrt(0.75))])
 def test_lorentzian_frequencies_agree_as_kuramoto_found(by_hand, K, expected):
     n = 100

@@ -41,6 +41,7 @@ def test_their_equilibria_are_the_published_circuits():
     np.testing.assert_allclose(saddles, [[0.05579, 0.31384], [0.31384, 0.05579]], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("K", "n_states", "low"), [(0.0, 1, True), (0.8, 3, True), (1.6, 1, False)]
 )
