@@ -3,6 +3,7 @@
 from .along import AttributionsAlong, explain_along
 from .attributions import Attributions
 from .baselines import BASELINES, read_normal_ranges
+from .checks import AttributionChecks, check_attributions
 from .explain import explain
 from .faithfulness import PlantedRecovery, planted_recovery
 from .function import AttributionMap, attribute
@@ -11,11 +12,13 @@ from .methods import METHODS
 __all__ = [
     "BASELINES",
     "METHODS",
+    "AttributionChecks",
     "AttributionMap",
     "Attributions",
     "AttributionsAlong",
     "PlantedRecovery",
     "attribute",
+    "check_attributions",
     "explain",
     "explain_along",
     "planted_recovery",

@@ -161,7 +161,7 @@ def explain(
     _check_hours(window, at)
     _check_hours(occluded_hours, None)
     records = PackedRecords.build(cohort, schema, run.task, with_targets=False, at=at)
-    positions = _last_of_each(records, cohort, subjects)
+    positions = last_of_each(records, cohort, subjects)
     observed = measured_events(cohort, records, positions)
     given = given_events(cohort, records, positions)
     statics = known_statics(cohort, records, positions)
@@ -260,7 +260,7 @@ def _check_hours(window: float | None, at: float | None) -> None:
         raise ArgumentError(f"the prediction time must be a finite number of hours, got {at}")
 
 
-def _last_of_each(
+def last_of_each(
     records: PackedRecords, cohort: Cohort, subjects: Sequence[Any] | np.ndarray | None
 ) -> np.ndarray:
     """Positions of the last record of each subject, in the order of the cohort."""
