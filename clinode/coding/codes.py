@@ -50,6 +50,19 @@ class Code(ABC):
         check_bits(bits)
         return float(self.probabilities(bits).max(axis=0).sum() / self.n_classes)
 
+    def confusion(self, bits: int) -> Float[np.ndarray, "class taken_for"]:
+        """How often the Bayes decoder takes each class for each other; rows sum to 1.
+
+        Raises:
+            ArgumentError: bits is not from 1 to 24.
+        """
+        check_bits(bits)
+        shown = self.probabilities(bits)
+        taken_for = shown.argmax(axis=0)
+        told = np.zeros((self.n_classes, self.n_classes))
+        np.add.at(told.T, taken_for, shown.T)
+        return told
+
 
 class _Count(Code):
     """Spikes of each class counted over a window."""
@@ -93,6 +106,24 @@ class PoissonCount(_Count):
         most = min(2**bits - 1, int(reach))
         counts = np.arange(most)
         return np.column_stack([poisson.pmf(counts, means), poisson.sf(most - 1, means)])
+
+    def decode(self, counts: Values, bits: int) -> Int[np.ndarray, " window"]:
+        """The likeliest class of each count, as a counter of so many bits shows it.
+
+        Args:
+            counts: (window,), whole numbers, not negative.
+            bits: Of the counter, from 1 to 24.
+
+        Raises:
+            ArgumentError: bits is not from 1 to 24, or something is no count.
+        """
+        check_bits(bits)
+        given = np.asarray(counts, dtype=np.float64).ravel()
+        wrong = int((~((given >= 0) & (given == np.floor(given)))).sum())
+        if wrong:
+            raise ArgumentError(f"{wrong} counts are not whole numbers from 0")
+        likeliest = self.probabilities(bits).argmax(axis=0)
+        return likeliest[np.minimum(given, len(likeliest) - 1).astype(int)]
 
 
 class RegularCount(_Count):

@@ -4,7 +4,7 @@ from .alignment import alignment_figure
 from .attribution import ranking_figure
 from .bifurcations import bifurcation_figure, frequency_figure, onset_figure
 from .circuits import compass_figure, competition_figure, decision_figure, mach_bands_figure
-from .coding import coding_figure
+from .coding import coding_figure, readout_figure
 from .decision import quantile_probability_figure, reciprobit_figure
 from .dynamics import basin_figure, impedance_figure, phase_plane_figure, traces_figure
 from .evaluation import calibration_figure
@@ -62,6 +62,7 @@ __all__ = [
     "ranking_figure",
     "rdm_figure",
     "reaching_figure",
+    "readout_figure",
     "recall_figure",
     "reciprobit_figure",
     "reflex_figure",
