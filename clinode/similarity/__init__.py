@@ -6,6 +6,7 @@ from .cortex import EnergyCortex
 from .families import mixture_weights, rank_families
 from .kernels import Alignment, cka
 from .layers import layer_patterns
+from .network import EnergyNetwork, fit_labels
 from .pairs import PairwiseComparisons, compare_pairs
 from .predict import Predictivity, linear_predictivity
 from .rdm import RDM, rdm, rdm_from_vector
@@ -17,6 +18,7 @@ __all__ = [
     "CanonicalCorrelations",
     "Comparison",
     "EnergyCortex",
+    "EnergyNetwork",
     "ModelRanking",
     "NoiseCeiling",
     "PairwiseComparisons",
@@ -25,6 +27,7 @@ __all__ = [
     "cka",
     "compare",
     "compare_pairs",
+    "fit_labels",
     "layer_patterns",
     "linear_predictivity",
     "mixture_weights",
