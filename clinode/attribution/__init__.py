@@ -7,6 +7,7 @@ from .checks import AttributionChecks, check_attributions
 from .explain import explain
 from .faithfulness import PlantedRecovery, planted_recovery
 from .function import AttributionMap, attribute
+from .kinds import KindAttributions, explain_kinds
 from .methods import METHODS
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "AttributionMap",
     "Attributions",
     "AttributionsAlong",
+    "KindAttributions",
     "PlantedRecovery",
     "attribute",
     "check_attributions",
     "explain",
     "explain_along",
+    "explain_kinds",
     "planted_recovery",
     "read_normal_ranges",
 ]

@@ -88,7 +88,7 @@ def normal(rows: RecordRows, config: BaselineConfig) -> Float[Tensor, "row width
     middle = np.full((len(rows), len(schema.variables)), np.nan)
     for sex in ("", "female", "male"):
         same = config.sex == sex
-        middle[same] = _midpoints(schema, config.ranges, sex)
+        middle[same] = midpoints(schema, config.ranges, sex)
     value = schema.standardize(measured.variable, middle[measured.row, measured.variable])
     baseline = torch.zeros_like(rows.x)
     baseline[measured.row, measured.column] = torch.from_numpy(value)
@@ -190,7 +190,7 @@ def _sex(value: object) -> str:
     return _SEXES.get(word.strip().lower(), "")
 
 
-def _midpoints(schema: Preprocessor, ranges: pd.DataFrame, sex: str) -> np.ndarray:
+def midpoints(schema: Preprocessor, ranges: pd.DataFrame, sex: str) -> np.ndarray:
     """Of each variable of the schema in its unit; without a sex, of both intervals together."""
     middle = np.full(len(schema.variables), np.nan)
     for position, key in enumerate(zip(schema.variables, schema.units, strict=True)):
