@@ -1,7 +1,7 @@
 """Figures of every room, drawn with matplotlib; one file a room."""
 
 from .alignment import alignment_figure
-from .attribution import ranking_figure
+from .attribution import kinds_figure, ranking_figure
 from .bifurcations import bifurcation_figure, frequency_figure, onset_figure
 from .circuits import compass_figure, competition_figure, decision_figure, mach_bands_figure
 from .coding import coding_figure, readout_figure
@@ -15,6 +15,7 @@ from .feedback import (
     reaching_figure,
 )
 from .learning import dopamine_figure, reflex_figure
+from .maps import attribution_maps_figure, removal_figure
 from .memory import capacity_figure, recall_figure, retrieval_figure
 from .networks import connectome_figure, network_figure, region_traces_figure
 from .neurons import neuron_figure
@@ -30,6 +31,7 @@ __all__ = [
     "action_cost_figure",
     "adaptive_figure",
     "alignment_figure",
+    "attribution_maps_figure",
     "basin_figure",
     "bifurcation_figure",
     "calibration_figure",
@@ -48,6 +50,7 @@ __all__ = [
     "frequency_figure",
     "impedance_figure",
     "incidence_figure",
+    "kinds_figure",
     "mach_bands_figure",
     "minimal_intervention_figure",
     "model_ranking_figure",
@@ -67,6 +70,7 @@ __all__ = [
     "reciprobit_figure",
     "reflex_figure",
     "region_traces_figure",
+    "removal_figure",
     "retrieval_figure",
     "stimulus_figure",
     "styled",
