@@ -99,7 +99,7 @@ class Learned:
     Args:
         weights: After the last step, (feature,).
         delta: Prediction error of each step: what dopamine neurons are taken to signal.
-        weights_over_time: After each step, (step, feature).
+        weights_over_time: After each step, (step, feature); offline, what is gathered by then.
     """
 
     weights: Float[np.ndarray, " feature"]
@@ -119,10 +119,14 @@ class TD:
         trace: "accumulating", "replacing" (a feature that is there sets its trace to its value),
             "dutch", or "true online" (van Seijen et al. 2016, JMLR 17:145): a dutch trace and a
             correction that together equal the online lambda-return at every step.
+        offline: Whether updates are gathered and made at the end of each stretch, all by the
+            weights of its beginning. With accumulating traces they then equal those of the forward
+            view, `lambda_returns`, of whole episodes.
         n_states: With a table, how many.
 
     Raises:
-        ArgumentError: A value outside of its meaning.
+        ArgumentError: A value outside of its meaning; "true online" offline, which is a
+            contradiction.
     """
 
     def __init__(
@@ -133,6 +137,7 @@ class TD:
         gamma: float | np.ndarray = 1.0,
         lam: float | np.ndarray = 0.0,
         trace: str = "accumulating",
+        offline: bool = False,
         n_states: int | None = None,
     ):
         if (features is None) == (n_states is None):
@@ -144,7 +149,12 @@ class TD:
             raise ArgumentError(f"alpha must be positive, got {alpha}")
         if trace not in TRACES:
             raise ArgumentError(f"unknown trace {trace!r}; there are: {', '.join(TRACES)}")
-        self.alpha, self.trace = float(alpha), trace
+        if offline and trace == "true online":
+            raise ArgumentError(
+                "a trace that is true online has no offline updates",
+                fix="take accumulating traces, or lambda_returns",
+            )
+        self.alpha, self.trace, self.offline = float(alpha), trace, offline
         self.gamma = _share(gamma, len(self.features), "gamma")
         self.lam = _share(lam, len(self.features), "lam")
 
@@ -177,13 +187,14 @@ class TD:
         z, before = np.zeros(n_features), 0.0
         delta, course = np.empty(len(rewards)), np.empty((len(rewards), n_features))
         alpha, is_true = self.alpha, self.trace == "true online"
+        begun = w
         with np.errstate(over="ignore", invalid="ignore"):  # what runs away is told below
             for t, reward in enumerate(rewards):
                 here, there = states[t], states[t + 1]
                 x, ahead = self.features[here], self.features[there]
                 decay = self.gamma[here] * self.lam[here]
-                value = w @ x
-                reached = w @ ahead  # by the weights before this step
+                judge = begun if self.offline else w  # by the weights before this step
+                value, reached = judge @ x, judge @ ahead
                 error = reward + self.gamma[there] * reached - value
                 delta[t] = error
                 if self.trace == "accumulating":

@@ -90,16 +90,31 @@ def test_forward_and_backward_view_give_one_update(seed):
     values = features @ weights
     pulled = lambda_returns(states, rewards, values, gamma=gamma, lam=lam)
     forward = features[states[:-1]].T @ (pulled - values[states[:-1]])
-    alpha = 1e-8  # so small that the weights stand still within the episode
-    agent = TD(features, alpha=alpha, gamma=gamma, lam=lam)
-    backward = (agent.learn(states, rewards, weights).weights - weights) / alpha
-    np.testing.assert_allclose(backward, forward, rtol=1e-5, atol=1e-5)
-    z, exact = np.zeros(5), np.zeros(5)
-    for t, reward in enumerate(rewards):
-        s, s2 = states[t], states[t + 1]
-        z = gamma[s] * lam[s] * z + features[s]
-        exact += (reward + gamma[s2] * values[s2] - values[s]) * z
-    np.testing.assert_allclose(exact, forward, rtol=0, atol=1e-12 * np.abs(forward).max() * 100)
+    alpha = 0.3
+    agent = TD(features, alpha=alpha, gamma=gamma, lam=lam, offline=True)
+    found = agent.learn(states, rewards, weights)
+    backward = (found.weights - weights) / alpha
+    scale = np.abs(forward).max()
+    np.testing.assert_allclose(backward / scale, forward / scale, rtol=0, atol=1e-12)
+    here, there = values[states[:-1]], values[states[1:]]
+    np.testing.assert_allclose(found.delta, rewards + gamma[states[1:]] * there - here, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_no_state_comes_twice_learning_at_once_is_learning_at_the_end(seed):
+    generator = np.random.default_rng(seed)
+    n = int(generator.integers(5, 60))
+    gamma, lam = generator.uniform(0.5, 1, n + 1), generator.uniform(0, 1, n + 1)
+    gamma[-1] = 0.0
+    table = np.vstack([np.eye(n), np.zeros(n)])
+    rewards, weights = generator.normal(size=n), generator.normal(size=n)
+    alpha, states = float(generator.uniform(0.1, 1)), np.arange(n + 1)
+    pulled = lambda_returns(states, rewards, table @ weights, gamma=gamma, lam=lam)
+    expected = weights + alpha * (pulled - weights)
+    for offline in (False, True):
+        agent = TD(table, alpha=alpha, gamma=gamma, lam=lam, offline=offline)
+        found = agent.learn(states, rewards, weights).weights
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -143,33 +158,87 @@ def rms_of_walks(n: int, lam: float, alpha: float, trace: str, n_runs: int, seed
     return found.mean(axis=1)
 
 
-def rms_of_plain_loops(n: int, lam: float, alpha: float, n_runs: int, seed: int):
-    generator = np.random.default_rng(seed)
-    true = [2 * k / (n + 1) - 1 for k in range(1, n + 1)]
-    found = []
-    for _ in range(n_runs):
-        V, total = [0.0] * (n + 2), 0.0
-        for _ in range(10):
-            trace, s = [0.0] * (n + 2), (n + 1) // 2
-            while 1 <= s <= n:
-                s2 = s + (1 if generator.integers(2) else -1)
-                r = {0: -1.0, n + 1: 1.0}.get(s2, 0.0)
-                error = r + V[s2] - V[s]
-                trace = [lam * e for e in trace]
-                trace[s] += 1
-                for k in range(1, n + 1):
-                    V[k] += alpha * error * trace[k]
-                s = s2
-            total += (sum((V[k + 1] - true[k]) ** 2 for k in range(n)) / n) ** 0.5
-        found.append(total / 10)
-    return np.array(found)
+def many_walks(n: int, lam: float, alpha: float, trace: str, n_runs: int, seed: int):
+    """Mean error of the first ten episodes, of each run, all runs walking side by side."""
+    draw, run = np.random.default_rng(seed), np.arange(n_runs)
+    true = np.linspace(-1, 1, n + 2)[1:-1]
+    V, e = np.zeros((n_runs, n + 2)), np.zeros((n_runs, n + 2))
+    s, episode = np.full(n_runs, (n + 1) // 2), np.zeros(n_runs, int)
+    known, total = np.zeros(n_runs), np.zeros(n_runs)  # the value that was foretold for s
+    while (live := episode < 10).any():
+        s2 = s + np.where(draw.random(n_runs) < 0.5, 1, -1)
+        r = (s2 == n + 1) * 1.0 - (s2 == 0)
+        value, ahead = V[run, s], V[run, s2]
+        error = np.where(live, r + ahead - value, 0.0)[:, None]
+        e *= lam
+        if trace == "accumulating":
+            e[run, s] += 1
+            V += alpha * error * e
+        else:  # van Seijen & Sutton 2014: the dutch trace, and what was not foretold
+            e[run, s] += 1 - alpha * e[run, s]
+            surprise = np.where(live, value - known, 0.0)
+            V += alpha * (error + surprise[:, None]) * e
+            V[run, s] -= alpha * surprise
+        s, known = s2, ahead
+        done = np.flatnonzero(live & ((s == 0) | (s == n + 1)))
+        total[done] += np.sqrt(((V[done, 1:-1] - true) ** 2).mean(axis=1))
+        V[np.ix_(done, [0, n + 1])] = 0.0
+        episode[done] += 1
+        s[done], e[done] = (n + 1) // 2, 0.0
+        known[done] = V[done, (n + 1) // 2]
+        s[~live] = (n + 1) // 2
+    return total / 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trace", ["accumulating", "true online"])
+def test_the_whole_curve_over_steps_and_traces_is_that_of_another_simulation(trace):
+    apart = {}
+    for lam in (0.0, 0.4, 0.8, 0.9):
+        for alpha in (0.1, 0.2, 0.4, 0.7, 1.0):
+            seed = int(1000 * lam + 10 * alpha)
+            both = (
+                rms_of_walks(19, lam, alpha, trace, 24, seed),
+                many_walks(19, lam, alpha, trace, 400, seed + 1),
+            )
+            # in logarithms and cut: where long traces run away, means are those of the worst run
+            ours, other = (np.log(np.minimum(one, 10.0)) for one in both)
+            error = np.sqrt(ours.var(ddof=1) / len(ours) + other.var(ddof=1) / len(other))
+            apart[lam, alpha] = abs(ours.mean() - other.mean()) / (error + 1e-9)
+    assert max(apart.values()) < 4, apart
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.15])
+def test_the_walk_of_five_states_has_its_known_course(alpha):
+    # rewards of 0 and 1 from values of a half are those of -1 and 1 from 0, halved
+    published = {
+        0.05: {10: 0.1747, 25: 0.1097, 50: 0.0534, 100: 0.0362},
+        0.1: {10: 0.1287, 25: 0.0572, 50: 0.0510, 100: 0.0564},
+        0.15: {10: 0.0958, 25: 0.0599, 50: 0.0689, 100: 0.0709},
+    }[alpha]
+    gamma, true = np.array([0.0, *[1.0] * 5, 0.0]), np.arange(1, 6) / 3 - 1
+    features = np.vstack([np.zeros(5), np.eye(5), np.zeros(5)])
+    agent = TD(features, alpha=alpha, gamma=gamma)
+    generator, n_runs = np.random.default_rng(int(alpha * 100)), 200
+    found = np.empty((n_runs, 101))
+    for run in range(n_runs):
+        w = np.zeros(5)
+        for episode in range(101):
+            found[run, episode] = np.sqrt(np.mean((w - true) ** 2)) / 2
+            w = agent.learn(*random_walk(5, generator), w).weights
+    assert found[0, 0] == pytest.approx(0.2357, abs=5e-5)
+    for episode, rms in published.items():
+        # the published mean is one of 200 runs too
+        error = np.sqrt(2) * found[:, episode].std(ddof=1) / np.sqrt(n_runs)
+        assert abs(found[:, episode].mean() - rms) < 4 * error + 5e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [9, 15, 25])
-def test_walks_are_learned_as_by_plain_loops(n):
+def test_walks_of_other_lengths_are_learned_as_by_another_simulation(n):
     ours = rms_of_walks(n, 0.8, 0.3, "accumulating", 80, seed=n)
-    other = rms_of_plain_loops(n, 0.8, 0.3, 80, seed=n + 100)
+    other = many_walks(n, 0.8, 0.3, "accumulating", 400, seed=n + 100)
     error = np.sqrt(ours.var(ddof=1) / len(ours) + other.var(ddof=1) / len(other))
     assert abs(ours.mean() - other.mean()) < 4 * error
 
@@ -277,6 +346,7 @@ def test_what_cannot_be_learned_is_refused_in_words():
         (lambda: MarkovReward(np.full((2, 2), 0.5), np.ones(2)).values(1.0), "are not finite"),
         (lambda: TD(n_states=3, alpha=0.0), "alpha must be positive"),
         (lambda: TD(n_states=3, trace="eternal"), "unknown trace 'eternal'; there are"),
+        (lambda: TD(n_states=3, trace="true online", offline=True), "no offline updates"),
         (lambda: TD(n_states=3, gamma=1.2), r"gamma must lie in \[0, 1\]"),
         (lambda: TD(n_states=3).learn([0, 3], [1.0]), r"whole numbers in 0\.\.2"),
         (lambda: TD(n_states=3).learn([0, 1], [np.inf]), "1 rewards are not finite"),
