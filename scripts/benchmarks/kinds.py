@@ -51,7 +51,7 @@ def main() -> None:
     weights = planted.pivot_table(
         index="subject_id", columns="kind", values="weight", aggfunc="sum", observed=False
     )
-    weights = weights.reindex(others.subjects).fillna(0.0)[list(PLANTED)].to_numpy()
+    weights = weights.reindex(others.subjects).fillna(0.0)[list(PLANTED)].to_numpy(copy=True)
     weights[:, 1] -= weights[:, 1].mean()
     true = np.abs(weights).sum(axis=0)
     found = np.abs(table[list(PLAYERS)].to_numpy()).sum(axis=0)
