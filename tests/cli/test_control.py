@@ -9,6 +9,7 @@ SMALL = ("control", "generated", "--regions", 4, "--set", "K=2", "--horizon", "2
 TO = ("--to", "E:lh_precuneus=rest+0.03")
 
 
+@pytest.mark.slow
 def test_a_connectome_becomes_a_page_with_a_checked_stimulus(cli, tmp_path):
     out = tmp_path / "steering"
     words = ["--nulls", 2, "--amplitude", 2, "--stimulate", 1, "--out", out]

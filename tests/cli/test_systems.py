@@ -69,6 +69,7 @@ def test_a_call_that_cannot_be_carried_out_exits_with_2_and_says_why(cli, words,
     assert told in ended.err
 
 
+@pytest.mark.slow
 def test_the_diagram_of_a_neuron_is_a_folder_with_its_points(cli, tmp_path):
     out = tmp_path / "diagram"
     ended = cli("bifurcate", "morris-lecar", "I", "--span", "60:120", "--out", out, "--json")
@@ -84,6 +85,7 @@ def test_the_diagram_of_a_neuron_is_a_folder_with_its_points(cli, tmp_path):
     assert cli("verify", out).code == 0
 
 
+@pytest.mark.slow
 def test_every_listed_system_can_be_made_and_simulated_a_little(cli):
     for name, make in known_systems().items():
         system = make()

@@ -21,6 +21,7 @@ def risk(cli, many, quick, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_risk_is_recalibrated_with_its_evidence_and_then_answers_so(cli, many, risk, tmp_path):
     out = tmp_path / "mended"
     ended = cli("evaluate", risk, many, "--recalibrate", out, "--method", "platt")

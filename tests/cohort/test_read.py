@@ -261,6 +261,7 @@ def test_a_unit_is_read_from_the_end_of_a_name(name, unit):
     assert unit_in_name(name) == unit
 
 
+@pytest.mark.slow
 @settings(
     max_examples=10,
     deadline=None,
