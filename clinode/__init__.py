@@ -132,7 +132,7 @@ if TYPE_CHECKING:
         SolverError,
     )
     from .physiology import Circulation, GlucoseMinimalModel, simulate_cohort
-    from .report import write_brain_report, write_report
+    from .report import ModelFacts, write_brain_report, write_report
     from .sequence import (
         SequenceModel,
         learn_network,
@@ -234,6 +234,7 @@ _HOME = {
     "IrregularBatch": "cohort",
     "LimitCycle": "dynamics",
     "LinearSystem": "system",
+    "ModelFacts": "report",
     "Onset": "dynamics",
     "OutputError": "errors",
     "PhaseResponse": "dynamics",
@@ -377,6 +378,7 @@ __all__ = [
     "IrregularBatch",
     "LimitCycle",
     "LinearSystem",
+    "ModelFacts",
     "Onset",
     "OutputError",
     "PhaseResponse",

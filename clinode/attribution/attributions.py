@@ -28,6 +28,7 @@ class Attributions:
         tolerance: The gap above which a map is withheld.
         players: What one row stands for: an "event", a "variable", or a variable in a "window".
         scale: Unit of output and attributions, in words.
+        hours: After the prediction time: of a forecast how far ahead, of a survival by when.
     """
 
     events: pd.DataFrame
@@ -38,6 +39,7 @@ class Attributions:
     tolerance: float
     players: str = "event"
     scale: str = "log odds"
+    hours: float | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """One row an event: subject_id, kind, time, variable, value, attribution.
@@ -58,6 +60,7 @@ class Attributions:
             "tolerance": self.tolerance,
             "players": self.players,
             "scale": self.scale,
+            "hours": self.hours,
             "gates": _records(self.gates),
             "events": _records(self.events),
         }

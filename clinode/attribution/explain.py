@@ -207,6 +207,7 @@ def explain(
         tolerance=tolerance,
         players=group,
         scale=explained.scale,
+        hours=explained.hours,
     )
 
 

@@ -26,6 +26,7 @@ class Explained:
             meaned.
         link: From there to the scale of the attributions.
         query_after: Hours after the prediction time at which a forecast is asked; None for none.
+        hours: Of a forecast, how far ahead; of a survival, by when; None of a label.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Explained:
     read: Callable[[Readout], Float[Tensor, " batch"]]
     link: Callable[[Tensor], Tensor] = torch.Tensor.contiguous
     query_after: float | None = None
+    hours: float | None = None
 
 
 def _logit(
@@ -69,7 +71,7 @@ def _incidence(
         return torch.logit(incidence, eps=torch.finfo(incidence.dtype).eps)
 
     name = task.event if cause == 0 else f"{task.event}, cause {names[cause]}"
-    return Explained(name, LOG_ODDS, read, link)
+    return Explained(name, LOG_ODDS, read, link, hours=until)
 
 
 def _forecast(
@@ -96,6 +98,7 @@ def _forecast(
         scale,
         lambda readout: readout.value[:, 0, variable],
         query_after=after,
+        hours=after,
     )
 
 

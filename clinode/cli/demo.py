@@ -51,6 +51,7 @@ def demo(
 
 def _carry_out(folder: Path, answer: Answer, n_subjects: int, seed: int) -> dict[str, Any]:
     import clinode
+    from clinode.folder import MANIFEST
     from clinode.sequence import LinearLatentODE
 
     answer.progress(f"simulating {n_subjects:,} patients")
@@ -72,8 +73,9 @@ def _carry_out(folder: Path, answer: Answer, n_subjects: int, seed: int) -> dict
     answer.progress("explaining them, and writing the pages")
     attributions = clinode.explain(run, held_out)
     clinode.write_report(run, held_out, attributions, folder / "pages", evaluation=evaluation)
-    for page in (folder / "pages").glob("*.html"):
-        page.rename(folder / page.name)
+    for page in (folder / "pages").iterdir():
+        if page.name != MANIFEST:  # the demo has its own
+            page.rename(folder / page.name)
     shutil.rmtree(folder / "pages")
     return {
         "subjects": n_subjects,

@@ -13,6 +13,8 @@ from clinode.errors import ArgumentError
 if TYPE_CHECKING:
     from clinode.attribution import Attributions
     from clinode.cohort import Cohort
+    from clinode.cohort.definition import DefinedTask
+    from clinode.report import ModelFacts
     from clinode.training import Run
 
 
@@ -51,7 +53,13 @@ class Explaining:
     device: Device = "auto"
 
     def explained(
-        self, run_folder: Path, data: Data, answer: Answer, *, kind: str
+        self,
+        run_folder: Path,
+        data: Data,
+        answer: Answer,
+        *,
+        kind: str,
+        defined: "DefinedTask | None" = None,
     ) -> "tuple[Run, Cohort, Attributions]":
         """The run, the cohort, and its attributions, after the place of the answer was checked."""
         import clinode
@@ -59,7 +67,8 @@ class Explaining:
 
         check_writable(self.out, kind=kind, replace=self.replace)
         run = clinode.load_run(run_folder, device=self.device)
-        cohort = take_part(run, data.read(), self.part)
+        whole = data.read() if defined is None else defined.cohort
+        cohort = take_part(run, whole, self.part)
         chosen = None if self.subjects is None else cohort.subjects[: self.subjects]
         n_subjects = len(cohort) if chosen is None else len(chosen)
         if n_subjects == 0:
@@ -103,17 +112,52 @@ def explain(run: RunFolder, data: Data, answer: Answer, how: Explaining) -> None
     )
 
 
-def report(run: RunFolder, data: Data, answer: Answer, how: Explaining) -> None:
-    """Write pages that can be read offline: one of the cohort, and one a subject."""
+def report(
+    run: RunFolder,
+    data: Data,
+    answer: Answer,
+    how: Explaining,
+    facts: Annotated[
+        Path | None, typer.Option(help="YAML of what only the developer knows: intended use, ...")
+    ] = None,
+) -> None:
+    """Write pages that can be read offline: on the model and its cohort, and one a subject.
+
+    `--facts` holds names and texts such as `intended_use: ...`; what is missing is printed as not
+    provided. With `--task-file` the pages show how the cohort came to be.
+    """
     import clinode
 
-    fitted, cohort, found = how.explained(run, data, answer, kind="report")
-    index = clinode.write_report(fitted, cohort, found, how.out, replace=how.replace)
+    said = None if facts is None else _facts(facts)  # first: explaining takes long
+    defined = data.defined()
+    fitted, cohort, found = how.explained(run, data, answer, kind="report", defined=defined)
+    index = clinode.write_report(
+        fitted,
+        cohort,
+        found,
+        how.out,
+        facts=said,
+        flow=None if defined is None else defined.flow,
+        replace=how.replace,
+    )
     about = _about(found)
     answer.tell(
         {**about, "index": index},
         [f"Wrote {about['subjects']:,} pages; open {index}", _gate_words(about)],
     )
+
+
+def _facts(path: Path) -> "ModelFacts":
+    """What the developer says of the model.
+
+    Raises:
+        ArgumentError: The file is no strict YAML, or names something that no page asks for.
+    """
+    from clinode.cli.settings import fill
+    from clinode.cohort.strict_yaml import read_yaml
+    from clinode.report import ModelFacts
+
+    return fill(ModelFacts, read_yaml(path), where=path.name)
 
 
 def _about(found: "Attributions") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Reports that can be read offline: of a cohort with a page a subject, of a steering study."""
 
 from .brain import write_brain_report
+from .facts import ModelFacts
 from .write import write_report
 
-__all__ = ["write_brain_report", "write_report"]
+__all__ = ["ModelFacts", "write_brain_report", "write_report"]

@@ -1,236 +1,196 @@
-"""The index page: model, performance on the cohort, ranking of variables, ledger."""
+"""Page 3: which variables moved the output of the explained subjects, and by how much.
 
-import math
-from collections.abc import Mapping, Sequence
+Dots are measurements without a name, a time or a value: only where a value lies among the others of
+its variable, in thirds.
+"""
+
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from clinode.attribution import METHODS, Attributions
-from clinode.cohort import Cohort
-from clinode.errors import printable
-from clinode.evaluation import Drift, Recalibration, calibration_curve
-from clinode.evaluation.recalibration import MEASURES as RECALIBRATION_MEASURES
-from clinode.figures import calibration_figure, data_uri, ranking_figure
-from clinode.report.timeline import label
-from clinode.report.wording import percent, significant
-from clinode.training import Evaluation, Run
+from clinode.attribution import METHODS
+from clinode.report.charts import (
+    LABEL_WIDTH,
+    Chart,
+    Dots,
+    Panel,
+    dot_chart,
+    nice_range,
+    nice_ticks,
+    shortened,
+    swarm,
+)
+from clinode.report.material import Material
+from clinode.report.tables import Table, told_tables
+from clinode.report.wording import signed, significant
 
-MEASURES = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "brier": "Brier score",
-    "ece": "Expected calibration error",
-    "calibration_slope": "Calibration slope",
-    "calibration_intercept": "Calibration intercept",
-}
+FILE = "cohort.html"
 RANKED = 20
-SMALLEST_CELL = 11
+SWARMED = 15  # variables with a row of dots
+MOST_DOTS = 220  # of one variable; of more, every so manieth is drawn
+THIRDS = ("low", "middle", "high")
+ROW, DOT = 30, 3.4
 
 
-def index_page(
-    run: Run,
-    cohort: Cohort,
-    attributions: Attributions,
-    evaluation: Evaluation | None,
-    scored: pd.DataFrame | None,
-    pages: Sequence[Mapping[str, Any]],
-    drift: Drift,
-) -> dict[str, Any]:
-    """What the template of the index prints."""
-    withheld = sum(page["map"] == "withheld" for page in pages)
-    told = evaluation.to_dict() if evaluation is not None else None
+def cohort_page(material: Material) -> dict[str, Any]:
+    """What the template prints."""
+    attributions = material.attributions
+    withheld = int(attributions.gates["withheld"].to_numpy(dtype=bool).sum())
     return {
-        "n_subjects": len(cohort),
-        "n_pages": len(pages),
-        "warnings": _warnings(withheld, len(pages), scored),
-        "facts": _facts(run, cohort, attributions),
-        "pages": sorted(pages, key=lambda page: -float(page["output"])),
-        "withheld_words": (
-            f"{withheld} of {len(pages)} maps are withheld."
-            if withheld
-            else "Every map passed its checks."
-        ),
-        "performance": _performance(told),
-        "subgroups": _subgroups(told),
-        "calibration": _calibration(scored),
-        "recalibration": _recalibration(run.calibration),
-        "drift": _drift(drift),
-        "ranking": _ranking(cohort, attributions),
-        "ledger": cohort.ledger.to_pandas().to_dict("records"),
+        "n_explained": len(attributions.gates),
+        "n_withheld": withheld,
+        "method": METHODS[attributions.method],
+        "ranking": _ranking(material),
+        "strip": _strip(material),
+        "kinds": [] if material.kinds is None else told_tables(material.kinds.to_dict(), "Kinds"),
+        "checks": []
+        if material.checks is None
+        else told_tables(material.checks.to_dict(), "Checks"),
     }
 
 
-def _warnings(withheld: int, n_pages: int, scored: pd.DataFrame | None) -> list[str]:
-    found = []
-    if n_pages and withheld / n_pages >= 0.01:
-        found.append(f"{withheld} of {n_pages} attribution maps did not pass their checks.")
-    n_events = 0 if scored is None else int(scored["outcome"].to_numpy().sum())
-    if scored is not None and min(n_events, len(scored) - n_events) < 10:
-        found.append("Fewer than ten subjects with, or without, the outcome: intervals are wide.")
-    return found
-
-
-def _facts(run: Run, cohort: Cohort, attributions: Attributions) -> list[tuple[str, str | None]]:
-    schema = run.schema
-    return [
-        ("Outcome", printable(attributions.outcome)),
-        ("Model", f"{type(run.model).__name__}, {run.n_parameters:,} weights"),
-        ("Trained on", f"{schema.n_subjects:,} subjects, {len(schema.variables)} variables"),
-        ("Observation window", f"{schema.window:g} h before the prediction time, at most"),
-        ("Explained by", METHODS[attributions.method]),
-        ("Sites and years", None),
-        ("Intended use and users", None),
-        ("When not to use", None),
-        ("External validation", None),
-        ("Contact", None),
-    ]
-
-
-def _performance(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if told is None:
-        return None
-    present = [m for m in MEASURES if m in told]
-    baselines: Mapping[str, Mapping] = told.get("baselines", {})
-    differences: Mapping[str, Mapping] = told.get("difference", {})
-    names = [printable(n).replace("_", " ") for n in baselines]
-    return {
-        "words": (
-            f"{told['n_records']:,} predictions of {told['n_subjects']:,} subjects, "
-            f"{told['n_positive']:,} with the outcome. Intervals resample subjects."
-        ),
-        "columns": ["model", *names],
-        "rows": [
-            {
-                "name": MEASURES[m],
-                "cells": [_cell(told[m]), *(_cell(baselines[b].get(m)) for b in baselines)],
-            }
-            for m in present
-        ],
-        "difference_columns": [f"against {n}" for n in names],
-        "differences": [
-            {"name": MEASURES[m], "cells": [_cell(differences[b].get(m)) for b in differences]}
-            for m in ("auroc", "auprc", "brier")
-            if m in present
-        ]
-        if differences
-        else [],
-    }
-
-
-def _cell(estimate: object) -> str:
-    if not isinstance(estimate, Mapping):
-        return "–"
-    if estimate["value"] is None:
-        return str(estimate.get("verdict", "undefined"))
-    text = f"{estimate['value']:.3f}"
-    if estimate.get("low") is not None:
-        text += f" [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-    return text.replace("-", "−")
-
-
-def _subgroups(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    groups = (told or {}).get("subgroups")
-    if not isinstance(groups, Sequence) or not groups:
-        return None
-    rows = []
-    for group in groups:
-        hidden = group.get("auroc") is None
-        rows.append(
-            [
-                printable(group["group"]),
-                str(group["n"]) if group["n"] is not None else f"<{SMALLEST_CELL}",
-                str(group["n_events"]) if group["n_events"] is not None else f"<{SMALLEST_CELL}",
-                "not shown" if hidden else _cell(group["auroc"]),
-                "not shown" if hidden else _cell(group.get("ece")),
-            ]
-        )
-    return {"columns": ["Group", "Subjects", "With outcome", "AUROC", "ECE"], "rows": rows}
-
-
-def _calibration(scored: pd.DataFrame | None) -> dict[str, Any] | None:
-    if scored is None or len(scored) < 2 * SMALLEST_CELL:
-        return None
-    predicted = scored["probability"].to_numpy(float)
-    outcome = scored["outcome"].to_numpy(float)
-    if len(np.unique(outcome)) < 2:
-        return None
-    bins = calibration_curve(outcome, predicted, n_bins=min(10, len(scored) // SMALLEST_CELL))
-    rows = [
-        {
-            "predicted": percent(b["predicted"]),
-            "observed": percent(b["observed"]) if b["observed"] > 0 else "0 %",
-            "interval": f"{100 * b['low']:.0f} to {100 * b['high']:.0f} %",
-            "count": b["n"],
-        }
-        for b in bins.to_dict("records")
-    ]
-    return {
-        "image": data_uri(calibration_figure(bins, predicted)),
-        "alt": "Calibration curve: observed frequency against predicted probability in groups of "
-        "equal size, with a histogram of the predictions; the numbers are in the table below.",
-        "caption": "On the dotted line, predicted and observed agree. Bars: 95 % Wilson intervals.",
-        "rows": rows,
-    }
-
-
-def _recalibration(found: object) -> dict[str, Any] | None:
-    """What speaks for the map that the run's risk goes through; None where it goes through none."""
-    if not isinstance(found, Recalibration):
-        return None
-    names = {"log_loss": "Log loss", **MEASURES}
-    return {
-        "words": f"{found.verdict}. Fitted on {found.n_records:,} records that did not train the "
-        f"model, {found.n_events:,} of them with the outcome.",
-        "columns": ["Method", *(names[measure] for measure in RECALIBRATION_MEASURES)],
-        "rows": [
-            [row["method"], *(_cell(row[m].to_dict()) for m in RECALIBRATION_MEASURES)]
-            for row in found.evidence
-        ],
-    }
-
-
-def _drift(drift: Drift) -> dict[str, Any]:
-    table = drift.to_pandas()
-    shown = table[table["verdict"].isin(["large shift", "shift"])].head(RANKED)
-    columns = ("kind", "name", "expected", "found", "verdict")
-    return {
-        "words": f"{drift.verdict}.",
-        "rows": [
-            [printable(row[column]) for column in columns]
-            for row in pd.DataFrame(shown).to_dict("records")
-        ],
-    }
-
-
-def _ranking(cohort: Cohort, attributions: Attributions) -> dict[str, Any] | None:
-    table = attributions.by_variable().head(RANKED)
+def _ranking(material: Material) -> dict[str, Any] | None:
+    table = material.attributions.by_variable(n_resamples=material.n_resamples).head(RANKED)
     if not len(table):
         return None
-    schema = cohort.schema
-    variables = {v.name: v for v in (*schema.inputs, *schema.statics, *schema.variables)}
-    labels = [label(variables.get(str(n)), str(n)) for n in table["variable"]]
+    labels = [material.label(name) for name in table["variable"]]
+    panels = [
+        Dots(
+            title=title,
+            unit=f"mean |contribution|, {material.unit}",
+            value=table[column].tolist(),
+            low=table[f"{column}_low"].tolist(),
+            high=table[f"{column}_high"].tolist(),
+        )
+        for column, title in (
+            ("per_subject", "Per subject"),
+            ("per_measurement", "Per measurement"),
+        )
+    ]
+    rows = [
+        [
+            name,
+            _interval(row, "per_subject"),
+            _interval(row, "per_measurement"),
+            f"{int(row['measurements']):,}",
+        ]
+        for name, row in zip(labels, table.to_dict("records"), strict=True)
+    ]
     return {
-        "image": data_uri(ranking_figure(table, labels)),
-        "alt": f"Mean absolute contribution of the {len(table)} variables that rank highest, per "
-        "subject and per measurement; the numbers are in the table below.",
-        "width": 760,
-        "height": math.ceil(96 * (0.9 + 0.27 * len(table))),
-        "caption": "Bars: 95 % bootstrap intervals over subjects.",
-        "rows": [
-            {
-                "name": name,
-                "subject": _interval(row, "per_subject"),
-                "measurement": _interval(row, "per_measurement"),
-                "count": f"{int(row['measurements']):,}",
-            }
-            for name, row in zip(labels, table.to_dict("records"), strict=True)
+        "chart": dot_chart(
+            "ranking",
+            "Mean absolute contribution of each variable, per subject and per measurement",
+            f"{len(labels)} variables, the largest per subject first. The numbers stand in the "
+            "table.",
+            labels,
+            panels,
+        ),
+        "caption": "Dots: mean absolute contribution. Lines: 95 % bootstrap intervals over "
+        "subjects. Per subject, variables that are measured often rank higher; per measurement "
+        "they do not.",
+        "first": labels[:3],
+        "tables": [
+            Table(
+                f"Mean absolute contribution in {material.unit} [95 % interval over subjects]",
+                ["Variable", "Per subject", "Per measurement", "Measurements"],
+                rows,
+                (1, 2, 3),
+            )
         ],
     }
 
 
-def _interval(row: Mapping[str, Any], name: str) -> str:
+def _strip(material: Material) -> dict[str, Any] | None:
+    """A row of dots a variable: contribution across, thirds of its values told by the dot."""
+    if material.attributions.players != "event":
+        return None  # a contribution of several values together has no value to be told by
+    events = material.attributions.events.query("kind == 'observation'")
+    events = events.astype({"variable": str})
+    table = material.attributions.by_variable(n_resamples=2)
+    names = table.loc[table["kind"] == "observation", "variable"].astype(str).tolist()[:SWARMED]
+    if not names:
+        return None
+    shown = events.loc[events["variable"].isin(names)]
+    size = shown["attribution"].to_numpy(dtype=float)
+    left, right, top = 270, 880, 40
+    chart = Chart(
+        "strip",
+        "Contribution of each measurement, by variable and by third of its values",
+        f"{len(names)} variables, one row each; a dot is a measurement. The numbers stand in the "
+        "table.",
+        900,
+        top + ROW * len(names) + 46,
+    )
+    ends = nice_range(min(float(size.min()), 0.0), max(float(size.max()), 0.0))
+    panel = Panel(chart, left, top, right, top + ROW * len(names), ends, (len(names), 0.0))
+    panel.x_axis(f"contribution of one measurement, {material.unit}", nice_ticks(*ends, most=8))
+    panel.rules("l3", [0.0])
+    _legend(chart, left)
+    rows, thinned = [], False
+    for position, name in enumerate(names):
+        own = shown.loc[shown["variable"] == name]
+        chart.text(left - 12, top + ROW * (position + 0.5) + 4,
+                   shortened(material.label(name), (left - 16) / LABEL_WIDTH), "e")  # fmt: skip
+        attribution, third = own["attribution"].to_numpy(float), _thirds(own["value"])
+        every = max(1, -(-len(attribution) // MOST_DOTS))
+        thinned |= every > 1
+        # evenly through the sorted contributions, so that what is drawn keeps their shape
+        order = np.argsort(attribution, kind="stable")[every // 2 :: every]
+        x = np.array([panel.across(value) for value in attribution[order]])
+        y = swarm(x.tolist(), DOT, step=2.6, most=ROW / 2 - 3) + top + ROW * (position + 0.5)
+        for number, style in enumerate(("s0", "s1", "s2")):
+            which = third[order] == number
+            _dots(chart, style, x[which], y[which])
+        median = [
+            signed(float(np.median(attribution[third == number])))
+            if (third == number).any()
+            else "–"
+            for number in range(len(THIRDS))
+        ]
+        rows.append([material.label(name), f"{len(attribution):,}", *median])
+    words = (
+        "One dot a measurement; to the right it moved the output up, to the left down. Hollow: "
+        "lowest third of the values of its variable; half filled: middle; filled: highest third."
+    )
+    if thinned:
+        words += f" Of variables with more than {MOST_DOTS} measurements, evenly chosen ones."
+    return {
+        "chart": chart,
+        "caption": words,
+        "tables": [
+            Table(
+                "Median contribution of a measurement, by third of the values of its variable",
+                ["Variable", "Measurements", *(f"{third} values" for third in THIRDS)],
+                rows,
+                (1, 2, 3, 4),
+            )
+        ],
+    }
+
+
+def _legend(chart: Chart, left: float) -> None:
+    x = left
+    for style, word in (("s0", "low"), ("s1", "middle"), ("s2", "high values of the variable")):
+        _dots(chart, style, np.array([x + 4.0]), np.array([18.0]))
+        chart.text(x + 14, 22, word)
+        x += 14 + LABEL_WIDTH * len(word) + 22
+
+
+def _dots(chart: Chart, style: str, x: np.ndarray, y: np.ndarray) -> None:
+    """Dots as the ends of lines of no length; a ring is a dot with a smaller one on it."""
+    d = "".join(f"M{a:.0f} {b:.1f}h0" for a, b in zip(x, y, strict=True))
+    chart.path(style, d)
+    if style != "s2":
+        chart.path(f"{style} in", d)
+
+
+def _thirds(value) -> np.ndarray:
+    """Third of each value among those of its variable; equal values share one."""
+    rank = value.rank(method="average", pct=True).to_numpy()
+    return np.where(np.isnan(rank), -1, np.clip((rank * 3 - 1e-9).astype(int), 0, 2))
+
+
+def _interval(row: dict[Any, Any], name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     text = significant(row[name])
     return f"{text} [{significant(low)}, {significant(high)}]" if np.isfinite(low) else text

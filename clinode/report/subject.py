@@ -1,17 +1,20 @@
 """One subject's page: the output in words, what was measured, what moved it, and the checks."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from clinode.attribution import Attributions
 from clinode.cohort import Variable
 from clinode.errors import printable
-from clinode.evaluation import Recalibration
+from clinode.report.answers import Answer
+from clinode.report.opinions import member_ranges, opinions_table
 from clinode.report.timeline import label, timeline
-from clinode.report.wording import hours, measured, percent, probability, signed
+from clinode.report.wording import contribution_unit, hours, measured, signed
 from clinode.statistics import wilson_interval
 
 TOP_EVENTS = 12
@@ -20,77 +23,105 @@ SIMILAR = 100  # records around this output that "a similar output" means, at mo
 SMALLEST_CELL = 11  # counts below are not shown
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Beside:
+    """What stands on a subject's page beside its own map; nothing of it has to be there.
+
+    Args:
+        fans: `subject_fans` of it.
+        kinds: `kinds_of_subject` of it.
+        changes: `changes_table` of it.
+        members: Its events in the map of each member of an ensemble.
+        others: Maps under other baselines or methods, each with its events there.
+        no_fans, no_kinds, no_changes: Why they are not there, in words.
+    """
+
+    fans: dict[str, Any] | None = None
+    kinds: dict[str, Any] | None = None
+    changes: dict[str, Any] | None = None
+    members: Sequence[pd.DataFrame] = ()
+    others: Sequence[tuple[Attributions, pd.DataFrame]] = field(default=())
+    no_fans: str = ""
+    no_kinds: str = ""
+    no_changes: str = ""
+
+
 def subject_page(
     *,
+    attributions: Attributions,
     events: pd.DataFrame,
     gate: Mapping[str, Any],
+    answer: Answer,
+    beside: Beside,
     variables: Mapping[str, Variable],
     known: list[str],
-    present: set[str],
-    n_present: int,
+    seen: list[str],
     scored: pd.DataFrame | None,
-    tolerance: float,
-    recalibration: Recalibration | None = None,
 ) -> dict[str, Any]:
     """What the template of a subject's page prints.
 
     Args:
+        attributions: Of all subjects.
         events: The subject's rows of `Attributions.to_pandas()`, with treatment ends in `end`.
         gate: The subject's row of `Attributions.gates`.
+        answer: What the model says of it.
+        beside: What else there is.
         variables: Schema variables, statics and inputs by name.
         known: Names of the variables that the model reads.
-        present: Names of the variables with a value at or before the prediction time.
-        n_present: How many values that are.
+        seen: The variable of each value at or before the prediction time.
         scored: Columns probability and outcome of this cohort, or None without outcomes.
-        tolerance: The completeness gap above which a map is withheld.
-        recalibration: What the model's logit goes through before it is shown as a risk.
     """
-    output, base = float(gate["output"]), float(gate["base"])
     prediction_time = float(gate["prediction_time"])
-    risk = probability(_recalibrated(output, recalibration))
+    unit = contribution_unit(printable(attributions.scale))
     page: dict[str, Any] = {
         "prediction_time": hours(prediction_time),
         "withheld": str(gate["why"]) if gate["withheld"] else "",
         "risk": {
-            "percent": percent(risk),
-            "words": "probability that the model gives to the outcome of this record.",
-            "similar": _similar(risk, scored),
-            "worked": (
-                f"At the baseline the model's output is {signed(base)} log-odds "
-                f"({percent(probability(base))}). What was measured adds {signed(output - base)}, "
-                f"which gives {signed(output)} log-odds ({percent(probability(output))})."
-                + _then(risk, recalibration)
-            ),
+            "percent": answer.headline,
+            "words": answer.words,
+            "similar": None if answer.risk is None else _similar(answer.risk, scored),
+            "worked": answer.worked,
+            "spread": answer.spread,
+            "chart": answer.chart,
+            "tables": answer.tables,
         },
-        "absent": [label(variables.get(n), n) for n in known if n not in present],
-        "gates": _gates(gate, events, n_present, tolerance),
+        "unit": unit,
+        "players": attributions.players,
+        "beside": beside,
+        "absent": [label(variables.get(n), n) for n in known if n not in set(seen)],
+        "gates": _gates(gate, events, seen, attributions),
+        "opinions": None,
+        "ranges": "",
     }
     if gate["withheld"]:
         return page
     moved = events.iloc[np.argsort(-events["attribution"].abs().to_numpy(), kind="stable")]
-    shown = moved.head(MOST_TABLE_ROWS)
+    shown, top = moved.head(MOST_TABLE_ROWS), moved.head(TOP_EVENTS)
+    drawn = attributions.players == "event"
+    ranges = member_ranges(top, beside.members)
+    told = [_told(row, variables, attributions.players) for row in top.to_dict("records")]
+    for k, row in enumerate(told):
+        row["range"] = "" if ranges is None else _range(ranges[0][k], ranges[1][k])
     return page | {
-        "timeline": timeline(events, prediction_time, variables),
-        "top": [_told(row, variables) for row in moved.head(TOP_EVENTS).to_dict("records")],
-        "all": [_told(row, variables) for row in shown.to_dict("records")],
+        "timeline": timeline(events, prediction_time, variables) if drawn else None,
+        "top": told,
+        "ranges": "" if ranges is None else f"Range of {ranges[2]} members",
+        "all": [_told(row, variables, attributions.players) for row in shown.to_dict("records")],
         "all_caption": (
-            f"All {len(moved)} events, largest contribution first"
+            f"All {len(moved)}, largest contribution first"
             if len(moved) <= MOST_TABLE_ROWS
-            else f"The {MOST_TABLE_ROWS} largest of {len(moved)} events; the others sum to "
+            else f"The {MOST_TABLE_ROWS} largest of {len(moved)}; the others sum to "
             f"{signed(float(moved['attribution'].iloc[MOST_TABLE_ROWS:].sum()))}"
         ),
         "by_variable": _sums(events, variables),
+        "opinions": opinions_table([(attributions, events), *beside.others], variables),
     }
 
 
-def _recalibrated(output: float, recalibration: Recalibration | None) -> float:
-    return output if recalibration is None else float(recalibration.apply(np.array([output]))[0])
-
-
-def _then(risk: float, recalibration: Recalibration | None) -> str:
-    if recalibration is None or recalibration.method == "none":
-        return ""
-    return f" Recalibrated on other subjects ({recalibration.method}), that reads {percent(risk)}."
+def _range(low: float, high: float) -> str:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "not in all"
+    return f"{signed(low)} to {signed(high)}"
 
 
 def _similar(output: float, scored: pd.DataFrame | None) -> str:
@@ -110,14 +141,15 @@ def _similar(output: float, scored: pd.DataFrame | None) -> str:
     )
 
 
-def _told(row: Mapping[str, Any], variables: Mapping[str, Variable]) -> dict[str, str]:
+def _told(
+    row: Mapping[str, Any], variables: Mapping[str, Variable], players: str
+) -> dict[str, str]:
     name = str(row["variable"])
     variable = variables.get(name)
     attribution = float(row["attribution"])
-    time = float(row["time"])
     direction, style = _direction(attribution)
     return {
-        "when": hours(time) if math.isfinite(time) else "on record",
+        "when": _when(row, players),
         "name": printable(variable.label or name) if variable else printable(name),
         "value": _value(row["value"], name, variable),
         "reference": _reference(variable),
@@ -127,10 +159,21 @@ def _told(row: Mapping[str, Any], variables: Mapping[str, Variable]) -> dict[str
     }
 
 
+def _when(row: Mapping[str, Any], players: str) -> str:
+    time = float(row["time"])
+    if row["kind"] == "static":
+        return "on record"
+    if players == "variable":
+        return "all together"
+    return f"stretch from {hours(time)}" if players == "window" else hours(time)
+
+
 def _value(value: object, name: str, variable: Variable | None) -> str:
     if not isinstance(value, int | float | np.number):
         return printable(value)
     number = float(value)
+    if math.isnan(number):
+        return "–"  # of several values together there is not one
     if name.lower() == "age" and number >= 90:
         return "90+ years"  # ages from 90 identify; they are pooled
     unit = "" if variable is None or variable.unit == "1" else f" {printable(variable.unit)}"
@@ -172,9 +215,9 @@ def _sums(events: pd.DataFrame, variables: Mapping[str, Variable]) -> list[dict[
 
 
 def _gates(
-    gate: Mapping[str, Any], events: pd.DataFrame, n_present: int, tolerance: float
+    gate: Mapping[str, Any], events: pd.DataFrame, seen: list[str], attributions: Attributions
 ) -> list[dict[str, str]]:
-    gap = float(gate["gap"])
+    gap, tolerance = float(gate["gap"]), attributions.tolerance
     rows = [
         (
             "Completeness: contributions sum to the change of the output",
@@ -184,17 +227,28 @@ def _gates(
         )
     ]
     if not gate["withheld"]:
-        n_told = list(events["kind"]).count("observation")
         finite = bool(np.isfinite(events["attribution"]).all())
-        rows += [
-            ("Every contribution is a finite number", "yes" if finite else "no", "yes", finite),
-            (
-                "The map holds the measured events and no others",
-                f"{n_told} events",
-                f"{n_present} measured",
-                n_told == n_present,
-            ),
-        ]
+        rows.append(("Every contribution is a finite number", "yes" if finite else "no", "yes",
+                     finite))  # fmt: skip
+        own = events.loc[events["kind"] == "observation", "variable"].astype(str)
+        if attributions.players == "event":
+            rows.append(
+                (
+                    "The map holds the measured events and no others",
+                    f"{len(own)} events",
+                    f"{len(seen)} measured",
+                    len(own) == len(seen),
+                )
+            )
+        else:
+            rows.append(
+                (
+                    "The table holds the measured variables and no others",
+                    f"{own.nunique()} variables",
+                    f"{len(set(seen))} measured",
+                    set(own) == set(seen),
+                )
+            )
     return [
         {"name": name, "found": found, "demanded": demanded, "result": "pass" if ok else "fail"}
         for name, found, demanded, ok in rows

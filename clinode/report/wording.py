@@ -79,6 +79,11 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
+def contribution_unit(scale: str) -> str:
+    """The scale of attributions as a page names it: log-odds, or standard deviations of what."""
+    return scale.replace("log odds", "log-odds")
+
+
 def percent(probability: float) -> str:
     """A probability as a whole percentage; the ends are never rounded to certainty."""
     if probability < 0.01:

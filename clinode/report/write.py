@@ -5,115 +5,196 @@ are named by their position in the cohort; times are hours since time zero; no i
 date reaches a page. Pages are written through `clinode.folder`, so a folder is whole or absent.
 """
 
+import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from clinode.attribution import Attributions
-from clinode.attribution.explained import LOG_ODDS
-from clinode.cohort import Classify, Cohort, Variable
+from clinode.cohort import Classify, Cohort
+from clinode.cohort.definition import CohortFlow
 from clinode.control.portrait import Portrait
-from clinode.errors import ArgumentError, printable
-from clinode.evaluation import Recalibration
+from clinode.errors import ArgumentError
 from clinode.folder import check_writable, write_folder
-from clinode.report.cohort import index_page
-from clinode.report.dynamics import FILE, dynamics_page
-from clinode.report.subject import subject_page
-from clinode.report.wording import (
-    BASELINES,
-    LIMITS,
-    ordinal,
-)
-from clinode.training import Evaluation, Run, evaluate
+from clinode.report import cohort as page3
+from clinode.report import data as page6
+from clinode.report import dynamics as page9
+from clinode.report import methods as page7
+from clinode.report import model_card as card
+from clinode.report import performance as page4
+from clinode.report import subgroups as page5
+from clinode.report.facts import ModelFacts
+from clinode.report.index import index_page
+from clinode.report.material import Material, Told
+from clinode.report.subjects import Asked, subject_pages
+from clinode.report.tables import Table, told_tables
+from clinode.report.wording import LIMITS
+from clinode.training import Ensemble, Evaluation, Run, evaluate
 from clinode.training.drift import find_drift
+
+CONTENTS = (
+    ("index.html", "1 Model facts", "What the model is, for whom, how good, and the subjects."),
+    (page3.FILE, "3 Cohort", "Which variables moved the output, and by how much."),
+    (page4.FILE, "4 Performance", "Calibration, net benefit, who is found and who is missed."),
+    (page5.FILE, "5 Subgroups", "The same measures by age, sex and other groups."),
+    (page6.FILE, "6 Data and drift", "Who was let in, what is missing, how far it has moved."),
+    (page7.FILE, "7 and 8 Methods", "Baselines, settings, checksums, TRIPOD+AI, the model card."),
+    (page9.FILE, "9 Dynamics", "Where the model rests, and what its treatments move in it."),
+)
 
 
 def write_report(
-    run: Run,
+    run: Run | Ensemble,
     cohort: Cohort,
     attributions: Attributions,
     folder: str | Path,
     *,
     evaluation: Evaluation | None = None,
     portrait: Portrait | None = None,
+    facts: ModelFacts | None = None,
+    flow: CohortFlow | None = None,
+    kinds: Told | None = None,
+    checks: Told | None = None,
+    forecasts: Run | Ensemble | None = None,
+    members: Sequence[Attributions] = (),
+    others: Sequence[Attributions] = (),
     replace: bool = False,
 ) -> Path:
-    """Write `index.html`, a page for every explained subject, and one on the model's dynamics.
+    """Write the pages on a model and its cohort, and one for every explained subject.
+
+    They are `index.html` (the facts of the model), `cohort.html`, `performance.html`,
+    `subgroups.html`, `data.html`, `methods.html` and `dynamics.html`; beside them lies
+    `model-card.xml`, the CHAI Applied Model Card. Of a forecast or of survival there are no pages
+    on risk groups, no `subgroups.html` and no card.
 
     Args:
-        run: The run whose model was explained.
+        run: The run whose model was explained, or the ensemble: then the pages on the model show
+            its first member, those of subjects what all members together answer.
         cohort: The cohort that was explained; its outcomes, where it has them, give performance.
         attributions: What `explain(run, cohort)` returned.
         folder: Where to; must not exist or be empty, unless `replace`.
-        evaluation: What `evaluate(run, cohort)` returned; computed here when absent and possible.
+        evaluation: What `evaluate(run, cohort)` returned; of a label it is computed here when
+            absent and possible.
         portrait: What `portrait(run.model.latent_system)` returned; computed here when absent. A
             model without a latent system, or without treatments, has no such page; the index says
             why.
+        facts: What the developer says of the model; what is missing is printed as not provided.
+        flow: `DefinedTask.flow`, where the cohort is that of a task definition.
+        kinds: Split of the attributions by kind (values, ordering, timing); anything with
+            `to_dict`. Rows of single subjects are printed on their own pages only.
+        checks: Checks of model and attributions; anything with `to_dict`.
+        forecasts: A run that forecasts, for the hours after the prediction time on the subjects'
+            pages (`run.of("forecast")` of a run of several tasks). None asks the explained one;
+            where that does not forecast, its decoder, which has no interval.
+        members: Attributions of single members of an ensemble, for the range of each of the
+            largest contributions.
+        others: Attributions of the same output under other baselines or by other methods, to be
+            held against `attributions`.
         replace: Write over an earlier report in the same folder.
 
     Returns:
         The path of `index.html`.
 
     Raises:
-        ArgumentError: The attributions name subjects that the cohort does not have; the run is not
-            of a classification, whose risk is what the pages are about.
+        ArgumentError: The attributions name subjects that the cohort does not have, or what stands
+            beside them is of another output; the run fills in values between others.
         OutputError: The folder is occupied or cannot be written.
     """
     check_writable(Path(folder), kind="report", replace=replace)
-    if not isinstance(run.task, Classify):
-        kind = run.task.to_dict()["kind"]
-        raise ArgumentError(
-            f"pages show the risk of an outcome, and the task of this run is {kind!r}",
-            fix="hand over its table of predictions and its evaluation",
-        )
-    if attributions.players != "event" or attributions.scale != LOG_ODDS:
-        raise ArgumentError(
-            "pages show what each measured event adds to the log odds of an outcome, and these "
-            f"attributions credit every {attributions.players} in {attributions.scale}",
-            fix='explain with method="integrated_gradients", or with players="event"',
-        )
-    position = {subject: k for k, subject in enumerate(cohort.subjects)}
-    strangers = sum(subject not in position for subject in attributions.gates["subject_id"])
+    known = set(cohort.subjects)
+    strangers = sum(subject not in known for subject in attributions.gates["subject_id"])
     if strangers:
         raise ArgumentError(
             f"{strangers} explained subjects are not in this cohort",
             fix="pass the cohort that was given to explain",
         )
-    scored = _scored(run, cohort, attributions.outcome)
+    lead, is_risk = run.members[0], isinstance(run.task, Classify)
+    scored = _scored(run, cohort, attributions.outcome) if is_risk else None
     if evaluation is None and scored is not None:
         evaluation = evaluate(run, cohort)
+    facts = facts or ModelFacts()
+    asked = Asked(
+        forecasts=forecasts,
+        members=members,
+        others=others,
+        kinds=kinds,
+        threshold=facts.threshold,
+    )
+    pages = subject_pages(run, cohort, attributions, asked, scored)
+    material = Material(
+        run=lead,
+        cohort=cohort,
+        attributions=attributions,
+        evaluation=_of_outcome(evaluation, attributions.outcome) if is_risk else None,
+        scored=scored,
+        drift=find_drift(lead, cohort) if evaluation is None else evaluation.drift,
+        facts=facts,
+        flow=flow,
+        kinds=kinds,
+        checks=checks,
+    )
+    dynamics = page9.dynamics_page(lead, portrait)
+    written = _cohort_pages(material, dynamics)
+    if is_risk:
+        alerts, groups = written[page4.FILE]["alerts"], written[page5.FILE]["measured"]
+        xml = card.model_card(material, alerts, groups)
+    else:
+        alerts, xml = None, ""
+        del written[page5.FILE]
+        written[page4.FILE] = {"tables": _measures(evaluation), "template": "measures.html"}
+    written[page7.FILE]["card"] = base64.b64encode(xml.encode()).decode()
+    written["index.html"] = index_page(material, pages, alerts)
+    written["index.html"]["dynamics"] = dynamics if isinstance(dynamics, str) else ""
     shared = {
         "style": Markup(_environment().get_template("style.css").render()),  # our own file, no data
         "limits": LIMITS,
-        "outcome": printable(attributions.outcome),
-        "baseline": BASELINES[attributions.baseline],
+        "outcome": material.outcome,
+        "baseline": material.baseline,
         "provenance": _provenance(run, cohort, attributions),
+        "contents": [
+            {"file": file, "title": title, "about": about}
+            for file, title, about in CONTENTS
+            if file in written
+        ],
     }
-    pages = _subject_pages(run, cohort, attributions, position, scored)
-    drift = find_drift(run, cohort) if evaluation is None else evaluation.drift
-    index = index_page(run, cohort, attributions, evaluation, scored, pages, drift)
-    dynamics = dynamics_page(run, portrait)
-    index["dynamics"] = dynamics if isinstance(dynamics, str) else dynamics["verdict"]
-    index["dynamics_file"] = None if isinstance(dynamics, str) else FILE
 
     def write(target: Path) -> None:
         environment = _environment()
-        template = environment.get_template("subject.html")
-        for page in pages:
-            html = template.render(**shared, **page)
-            (target / str(page["file"])).write_text(html, encoding="utf-8", newline="\n")
-        if not isinstance(dynamics, str):
-            html = environment.get_template("dynamics.html").render(**shared, **dynamics)
-            (target / FILE).write_text(html, encoding="utf-8", newline="\n")
-        html = environment.get_template("index.html").render(**shared, **index)
-        (target / "index.html").write_text(html, encoding="utf-8", newline="\n")
+        rendered = [(name, page.get("template", name), page) for name, page in written.items()]
+        rendered += [(str(page["file"]), "subject.html", page) for page in pages]
+        for name, template, page in rendered:
+            html = environment.get_template(template).render(**shared, **page, here=name)
+            (target / name).write_text(html, encoding="utf-8", newline="\n")
+        if xml:
+            (target / card.FILE).write_text(xml, encoding="utf-8", newline="\n")
 
     write_folder(Path(folder), write, kind="report", replace=replace)
     return Path(folder) / "index.html"
+
+
+def _cohort_pages(material: Material, dynamics: dict[str, Any] | str) -> dict[str, dict[str, Any]]:
+    """What each page but the index prints, by file, which is its template's name too."""
+    found = {
+        page3.FILE: page3.cohort_page(material),
+        page4.FILE: page4.performance_page(material),
+        page5.FILE: page5.subgroups_page(material),
+        page6.FILE: page6.data_page(material),
+        page7.FILE: page7.methods_page(material),
+    }
+    return found if isinstance(dynamics, str) else found | {page9.FILE: dynamics}
+
+
+def _of_outcome(evaluation: Evaluation | None, outcome: str) -> dict[str, Any] | None:
+    """What was measured of one outcome, also where the task has several labels."""
+    if evaluation is None:
+        return None
+    told = evaluation.to_dict()
+    labels = told.get("labels")
+    return told if labels is None else {**labels[outcome], "n_trained_on": told["n_trained_on"]}
 
 
 def _environment() -> Environment:
@@ -125,92 +206,36 @@ def _environment() -> Environment:
     )
 
 
-def _subject_pages(
-    run: Run,
-    cohort: Cohort,
-    attributions: Attributions,
-    position: dict[object, int],
-    scored: pd.DataFrame | None,
-) -> list[dict[str, Any]]:
-    variables = _named(cohort)
-    known = list(run.schema.variables)
-    events = dict(list(_with_ends(attributions.to_pandas(), cohort).groupby("subject_id")))
-    empty = _with_ends(attributions.to_pandas().head(0), cohort)
-    seen = _measured(cohort, attributions.gates)
-    found = run.calibration
-    recalibration = found if isinstance(found, Recalibration) else None
-    pages: list[dict[str, Any]] = []
-    for gate in attributions.gates.to_dict("records"):
-        subject = gate["subject_id"]
-        own = events.get(subject, empty)
-        values = seen.get(subject, [])
-        page = subject_page(
-            events=own,
-            gate=gate,
-            variables=variables,
-            known=known,
-            present=set(values),
-            n_present=len(values),
-            scored=scored,
-            tolerance=attributions.tolerance,
-            recalibration=recalibration,
-        )
-        name = ordinal(position[subject])
-        top = page.get("by_variable") or [{"name": "–", "contribution": ""}]
-        pages.append(
-            page
-            | {
-                "ordinal": name,
-                "file": f"subject-{name[1:]}.html",
-                "percent": page["risk"]["percent"],
-                "output": float(gate["output"]),
-                "events": len(values),
-                "largest": f"{top[0]['name']} {top[0]['contribution']}",
-                "map": "withheld" if gate["withheld"] else "shown",
-            }
-        )
-    return pages
+def _measures(evaluation: Evaluation | None) -> list[Table]:
+    """Everything that was measured of a task that is not a label."""
+    if evaluation is None:
+        return []
+    beside = ("drift", "subgroups")  # on pages of their own
+    told = {k: v for k, v in evaluation.to_dict().items() if k not in beside}
+    return told_tables(told, "Measures")
 
 
-def _named(cohort: Cohort) -> dict[str, Variable]:
-    schema = cohort.schema
-    return {v.name: v for v in (*schema.inputs, *schema.statics, *schema.variables)}
-
-
-def _with_ends(events: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
-    """The events with the end of each treatment beside its start."""
-    if "input" not in set(events["kind"]):
-        return events.assign(end=np.nan)
-    ends = cohort.inputs.rename(columns={"start": "time"})
-    keys = ["subject_id", "kind", "time", "variable", "value"]
-    ends = ends.assign(kind="input").astype({"variable": str}).drop_duplicates(keys)
-    return events.astype({"variable": str}).merge(ends[[*keys, "end"]], how="left", on=keys)
-
-
-def _measured(cohort: Cohort, gates: pd.DataFrame) -> dict[object, list[str]]:
-    """The variable of every value at or before each explained subject's prediction time."""
-    table = cohort.observations[["subject_id", "time", "variable"]].merge(
-        gates[["subject_id", "prediction_time"]], on="subject_id"
-    )
-    table = table[table["time"] <= table["prediction_time"]]
-    return {
-        subject: list(own.astype(str)) for subject, own in table.groupby("subject_id")["variable"]
-    }
-
-
-def _scored(run: Run, cohort: Cohort, outcome: str) -> pd.DataFrame | None:
+def _scored(run: Run | Ensemble, cohort: Cohort, outcome: str) -> pd.DataFrame | None:
     """Probability and outcome of each prediction, or None where the cohort has no such outcome."""
     if outcome not in cohort.outcomes.columns:
         return None
     keys = [c for c in ("subject_id", "prediction_time") if c in cohort.outcomes.columns]
-    table = run.predict(cohort).merge(cohort.outcomes[[*keys, outcome]], on=keys)
+    predicted = run.predict(cohort)
+    own = f"probability_{outcome}"  # of a second label
+    if own in predicted.columns:
+        predicted = predicted.assign(probability=predicted[own])
+    table = predicted.merge(cohort.outcomes[[*keys, outcome]], on=keys)
     table = table.rename(columns={outcome: "outcome"}).dropna(subset=["outcome"])
     return table if len(table) else None
 
 
-def _provenance(run: Run, cohort: Cohort, attributions: Attributions) -> str:
+def _provenance(run: Run | Ensemble, cohort: Cohort, attributions: Attributions) -> str:
+    several = len(run.members) > 1
+    model, first = type(run.members[0].model).__name__, run.members[0]
+    weights = ", ".join(member.weights_sha256[:16] for member in run.members)
+    seeds = ", ".join(str(member.seed) for member in run.members)
     return (
-        f"clinode {run.version}; model {type(run.model).__name__}, seed {run.seed}; weights "
-        f"SHA-256 {run.weights_sha256[:16]}; data {cohort.fingerprint()['sha256'][:16]}; "
+        f"clinode {first.version}; model {model}, seed{'s' if several else ''} {seeds}; weights "
+        f"SHA-256 {weights}; data {cohort.fingerprint()['sha256'][:16]}; "
         f"method {attributions.method}, baseline {attributions.baseline}."
     )

@@ -56,6 +56,17 @@ def report(run, cohort, attributions, portrait, tmp_path_factory):
     return cn.write_report(run, cohort, attributions, folder, portrait=portrait)
 
 
+OF_THE_COHORT = (
+    "cohort",
+    "data",
+    "dynamics",
+    "index",
+    "methods",
+    "performance",
+    "subgroups",
+)
+
+
 def pages(index):
     return sorted(index.parent.glob("*.html"))
 
@@ -92,7 +103,7 @@ def read(path):
 
 
 def test_there_is_an_index_and_a_page_for_every_explained_subject(report, attributions):
-    assert len(pages(report)) == 2 + len(attributions.gates)  # and the model's own dynamics
+    assert len(pages(report)) == len(OF_THE_COHORT) + len(attributions.gates)
     linked = set(read(report).addresses)
     assert {p.name for p in pages(report)} - {"index.html"} <= linked
 
@@ -103,7 +114,7 @@ def test_pages_hold_no_script_and_refer_to_nothing_outside(report):
         assert "script" not in reader.tags
         for address in reader.addresses:
             assert address.startswith(("data:", "#")) or re.fullmatch(
-                r"(subject-\d+|index|dynamics)\.html", address
+                rf"(subject-\d+|{'|'.join(OF_THE_COHORT)})\.html", address
             )
 
 
@@ -128,13 +139,16 @@ def test_no_page_claims_more_than_the_model(report):
             assert sentence in " ".join(text.split())
 
 
-def test_pictures_have_words(report):
-    reader = read(report)
-    assert reader.images
-    assert all(len(image.get("alt", "")) > 20 for image in reader.images)
-    page = read(report.parent / "subject-0001.html")
-    assert "title" in page.tags
-    assert "desc" in page.tags
+def test_pictures_have_words_and_a_table(report):
+    assert all(len(i.get("alt", "")) > 20 for path in pages(report) for i in read(path).images)
+    for path in pages(report):
+        text = path.read_text(encoding="utf-8")
+        n_pictures = text.count("<svg")
+        assert text.count("</title>") == 1 + text.count("<title id=")
+        assert text.count("<desc ") + text.count("<desc>") == n_pictures
+        if n_pictures:
+            assert "</details>" in text or "<table" in text
+    assert "<svg" in (report.parent / "cohort.html").read_text(encoding="utf-8")
 
 
 def test_no_identifier_of_a_subject_reaches_a_page(run, cohort, portrait, tmp_path):
@@ -318,7 +332,7 @@ def test_a_recalibrated_run_shows_its_risk_and_the_evidence(run, cohort, attribu
     aside = others.select(others.subjects[len(cohort) :])
     mended = recalibrate(run, aside, out=tmp_path / "run", method="platt", n_resamples=40)
     index = cn.write_report(mended, cohort, attributions, tmp_path / "report")
-    text = index.read_text(encoding="utf-8")
+    text = (index.parent / "performance.html").read_text(encoding="utf-8")
     assert '<h2 id="recalibration">' in text
     assert "cross-validated log loss" in text
     assert "Calibration slope" in text
