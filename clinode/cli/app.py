@@ -15,6 +15,7 @@ import typer
 
 from clinode import __version__
 from clinode.cli.arguments import in_order
+from clinode.cli.bench import bench
 from clinode.cli.check import check
 from clinode.cli.control import control
 from clinode.cli.convert import convert
@@ -50,6 +51,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {  # and a call that works
         similarity,
         "clinode similarity model.csv other.csv --subject one.csv --subject two.csv",
     ),
+    "bench": (bench, "clinode bench attribution --sets rare_feature,state --folds 5"),
     "verify": (verify, "clinode verify runs/death"),
     "doctor": (doctor, "clinode doctor"),
     "list": (overview, "clinode list"),

@@ -6,8 +6,9 @@ DELETE = "Never measured; only for methods that leave events out."
 
 
 def overview(answer: Answer) -> None:
-    """List the models, systems, readers, attribution methods and baselines."""
+    """List the models, systems, readers, attribution methods, baselines and benchmark sets."""
     from clinode.attribution import BASELINES, METHODS
+    from clinode.attribution.bench import SETS
     from clinode.cli.answers import table
     from clinode.cli.systems import known_systems
     from clinode.cohort import FORMATS
@@ -20,6 +21,7 @@ def overview(answer: Answer) -> None:
             ("system", known_systems()),
             ("reader", FORMATS),
             ("method", METHODS),
+            ("set", {name: one.about for name, one in SETS.items()}),
             ("baseline", {**BASELINES, "delete": DELETE}),
         )
         for name, thing in table_of.items()
