@@ -9,6 +9,8 @@ from .faithfulness import PlantedRecovery, planted_recovery
 from .function import AttributionMap, attribute
 from .kinds import KindAttributions, explain_kinds
 from .methods import METHODS
+from .regions import RegionAttribution, attribute_regions
+from .removal import RemovalCurves, removal_curves
 
 __all__ = [
     "BASELINES",
@@ -19,11 +21,15 @@ __all__ = [
     "AttributionsAlong",
     "KindAttributions",
     "PlantedRecovery",
+    "RegionAttribution",
+    "RemovalCurves",
     "attribute",
+    "attribute_regions",
     "check_attributions",
     "explain",
     "explain_along",
     "explain_kinds",
     "planted_recovery",
     "read_normal_ranges",
+    "removal_curves",
 ]

@@ -150,7 +150,7 @@ def attribute(
     n = len(x)
     flat, reference = x.detach().reshape(n, -1), start.detach().reshape(n, -1)
     if method in COALITIONS:
-        player = np.tile(_players(groups, x), (n, 1))
+        player = np.tile(players_of(groups, x), (n, 1))
         found = explain_game(Game(against(of_rows, flat, reference), player), method, config)
     elif groups is not None:
         raise ArgumentError(f"{method!r} leaves nothing out and takes no groups")
@@ -171,8 +171,12 @@ def attribute(
     )
 
 
-def _players(groups: Tensor | None, x: Tensor) -> np.ndarray:
-    """Of each entry of a flat row, the number of its group."""
+def players_of(groups: Tensor | None, x: Tensor) -> np.ndarray:
+    """Of each entry of a flat row, the number of its group.
+
+    Raises:
+        ArgumentError: The groups do not fit x.
+    """
     if groups is None:
         return np.arange(x[0].numel())
     if groups.shape != x.shape[1:] or groups.is_floating_point() or groups.is_complex():

@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from captum.attr import IntegratedGradients
 
 from clinode.attribution import METHODS, attribute
+from clinode.attribution.methods import COALITIONS
 from clinode.errors import ArgumentError
 
 COMPLETE = ["integrated_gradients", "captum_integrated_gradients"]
@@ -284,3 +286,134 @@ def test_no_method_warns():
         warnings.simplefilter("error")
         for method in METHODS:
             attribute(lambda x: (x**2).sum(1), x, torch.zeros(3).double(), method=method)
+
+
+GRADIENTS = [name for name in METHODS if name not in COALITIONS]
+FIELD = (slice(1, 4), slice(4, 7))  # all that the planted network looks at, of 8 by 8
+
+
+class LooksAtOnePlace(torch.nn.Module):
+    """Convolutions, a rectifier and pooling over one place of the image; blind everywhere else."""
+
+    def __init__(self):
+        super().__init__()
+        self.filters = torch.nn.Conv2d(1, 6, 3)
+        self.label = torch.nn.Linear(6, 4)
+        draw = torch.Generator().manual_seed(11)
+        with torch.no_grad():
+            for weight in self.parameters():
+                weight.normal_(generator=draw)
+
+    def forward(self, images):
+        seen = images[:, None, FIELD[0], FIELD[1]]
+        answers = torch.relu(self.filters(torch.nn.functional.pad(seen, (1, 1, 1, 1))))
+        return self.label(torch.tanh(answers.mean(dim=(2, 3))))
+
+
+@pytest.fixture(scope="module")
+def blind_network():
+    return LooksAtOnePlace().double()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
+
+
+PATCHES = torch.arange(8)[:, None] // 2 * 4 + torch.arange(8) // 2  # 16 of 2 by 2
+
+
+@pytest.mark.parametrize("method", GRADIENTS)
+def test_pixels_outside_a_convolution_s_receptive_field_get_nothing_by_gradients(
+    method, blind_network, images
+):
+    found = attribute(lambda x: blind_network(x)[:, 2], images, torch.zeros(8, 8), method=method)
+    outside = torch.ones(8, 8, dtype=torch.bool)
+    outside[FIELD] = False
+    assert found.values.shape == images.shape
+    given = found.values[torch.from_numpy(~found.withheld)]
+    assert len(given) >= 2  # Captum's fixed steps may miss a rectifier's kink
+    assert (given[:, outside] == 0).all()
+    assert (given[:, ~outside].abs().sum(dim=1) > 0).all()
+    if method == "integrated_gradients":
+        assert not found.withheld.any()
+        np.testing.assert_allclose(given.sum(dim=(1, 2)), found.output - found.base, atol=0.01)
+
+
+@pytest.mark.parametrize("method", list(COALITIONS))
+def test_patches_outside_a_convolution_s_receptive_field_get_nothing_when_left_out(
+    method, blind_network, images
+):
+    found = attribute(
+        lambda x: blind_network(x)[:, 2], images, torch.zeros(8, 8), method=method, groups=PATCHES
+    )
+    inside = torch.zeros(16, dtype=torch.bool)
+    inside[PATCHES[FIELD].flatten()] = True
+    outside = ~inside[PATCHES]
+    # Kernel SHAP is a regression over coalitions that were drawn
+    tolerance = 0.02 if method == "kernel_shap" else 1e-14
+    assert found.values[:, outside].abs().max() <= tolerance
+    assert found.values[:, ~outside].abs().sum() > 0.01
+    if method in ("shapley", "kernel_shap"):
+        np.testing.assert_allclose(
+            found.values.sum(dim=(1, 2)), found.output - found.base, atol=1e-4
+        )
+
+
+def test_quarters_of_an_image_have_the_shapley_values_of_all_their_orders(images):
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 5, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(320, 3),
+    ).double()  # fmt: skip
+    quarters = torch.arange(8)[:, None] // 4 * 2 + torch.arange(8) // 4
+
+    def function(x):
+        return network(x.unsqueeze(1)).softmax(1)[:, 0]
+
+    found = attribute(function, images, torch.zeros(8, 8), method="shapley", groups=quarters)
+    expected = torch.zeros(4, 4, dtype=torch.float64)
+    orders = list(itertools.permutations(range(4)))
+    with torch.no_grad():
+        for order in orders:
+            shown, before = torch.zeros_like(images), function(torch.zeros_like(images))
+            for quarter in order:
+                shown = torch.where(quarters == quarter, images, shown)
+                expected[:, quarter] += (function(shown) - before) / len(orders)
+                before = function(shown)
+    shares = torch.stack([found.values[:, quarters == q].sum(dim=1) for q in range(4)], dim=1)
+    torch.testing.assert_close(shares, expected, rtol=0, atol=1e-12)
+
+
+def test_occlusion_of_a_patch_is_what_the_output_loses_without_it(blind_network, images):
+    def function(x):
+        return blind_network(x)[:, 1]
+
+    found = attribute(function, images, torch.zeros(8, 8), method="occlusion", groups=PATCHES)
+    for patch in range(16):
+        here = patch == PATCHES
+        with torch.no_grad():
+            lost = function(images) - function(torch.where(here, 0.0, images))
+        torch.testing.assert_close(found.values[:, here].sum(dim=1), lost, rtol=0, atol=1e-12)
+
+
+def test_gradients_and_leaving_out_agree_on_a_convolution_without_a_rectifier(images):
+    layer = torch.nn.Conv2d(1, 3, 3).double()
+
+    def function(x):
+        return layer(x.unsqueeze(1)).mean(dim=(1, 2, 3))
+
+    maps = {
+        method: attribute(
+            function, images, torch.full((8, 8), 0.5), method=method,
+            **({"groups": PATCHES} if method in COALITIONS else {}),
+        ).values
+        for method in METHODS if method not in ("saliency", "captum_integrated_gradients")
+    }  # fmt: skip
+    by_patch = {
+        method: torch.stack([one[:, patch == PATCHES].sum(dim=1) for patch in range(16)], dim=1)
+        for method, one in maps.items()
+    }
+    expected = by_patch["integrated_gradients"]
+    for method, shares in by_patch.items():
+        tolerance = 1e-6 if method == "kernel_shap" else 1e-12  # a linear function has one answer
+        torch.testing.assert_close(shares, expected, rtol=0, atol=tolerance)
