@@ -7,7 +7,7 @@ so the layer to be found for each stage is known: "energy" for V1, "pooled" for 
 an ordinary convolutional network of like sizes no layer is known to be right; it is asked the same.
 Both are trained on 1,200 of scikit-learn's digits and compared with the cortex on 120 others: by
 RDMs of squared distances and Pearson's correlation, by debiased linear CKA, and by RDMs of five
-subjects who measure the stage with noise of half its spread.
+subjects who measure the stage with noise of half its spread, compared plainly and whitened.
 """
 
 import argparse
@@ -87,7 +87,8 @@ def main():
         for (stage, method), counts in found.items():
             margin = np.array(margins[stage, method])
             print(
-                f"  {stage:7s} {method:9s} {RIGHT[stage]} in {counts[RIGHT[stage]]} of {args.seeds}"
+                f"  {stage:7s} {method:18s} {RIGHT[stage]} in "
+                f"{counts[RIGHT[stage]]} of {args.seeds}"
                 f" (margin {margin.mean():.3f}, least {margin.min():.3f}); {dict(counts)}"
             )
 
@@ -106,11 +107,12 @@ def likenesses(network: nn.Module, shown: Tensor, seed: int) -> dict[str, dict[s
         found[stage] = {
             "RDM": {k: compare(one, whole, "corr").value for k, one in models.items()},
             "CKA": {k: cka(x, answers, debiased=True).value for k, x in layers.items()},
-            "subjects": {
-                k: float(np.mean([compare(one, p, "corr").value for p in people]))
-                for k, one in models.items()
-            },
         }
+        for method in ("corr", "corr_cov"):
+            found[stage][f"subjects, {method}"] = {
+                k: float(np.mean([compare(one, person, method).value for person in people]))
+                for k, one in models.items()
+            }
     return found
 
 
