@@ -20,7 +20,7 @@ from clinode.evaluation import Recalibration
 from clinode.report.charts import Chart, Panel, nice_range, nice_ticks
 from clinode.report.tables import Table
 from clinode.report.timeline import label
-from clinode.report.wording import measured, percent, probability, signed
+from clinode.report.wording import outcome_words, percent, probability, signed, significant
 from clinode.training import Ensemble, Run
 from clinode.training.survival import incidences, intervals_of
 from clinode.training.tasks import work_of
@@ -39,7 +39,7 @@ class Answer:
         words: What it is.
         worked: From the baseline to the output.
         spread: How far the members of an ensemble lie apart.
-        risk: The risk, of tasks that have one.
+        risk: The risk of a label, which records with a similar one are looked up by.
         chart: Curves of incidence, of survival.
         tables: Numbers behind the chart, or of the other labels.
     """
@@ -137,7 +137,7 @@ def _incidences(
     hours = np.unique([*grid, *intervals.horizons, asked])
     members = np.stack([incidences((m,), records, hours)[positions] for m in run.members])
     curves = members.mean(axis=0)  # (subject, hour, cause)
-    told = printable(attributions.outcome)
+    told = outcome_words(printable(attributions.outcome))
     cause = 0
     if attributions.outcome != event:
         cause = int(attributions.outcome.removeprefix(f"{event}, cause ")) - 1
@@ -153,7 +153,6 @@ def _incidences(
                 "prediction time.",
                 worked=_worked(output, base),
                 spread=_spread([percent(p) for p in np.sort(members[:, k, here, cause])]),
-                risk=risk,
                 chart=_curves(hours, members[:, k], asked, intervals.horizons),
                 tables=(_curve_table(hours, curves[k], (*intervals.horizons, asked)),),
             )
@@ -174,7 +173,7 @@ def _curves(
     told = "; ".join(
         f"{_cause(c, causes)}: {percent(float(mean[-1, c]))} by {end:g} h" for c in range(causes)
     )
-    chart = Chart("incidence", "Cumulative incidence of each cause", f"{told}.", 720, 300)
+    chart = Chart("incidence", "Cumulative incidence of each kind of event", f"{told}.", 720, 300)
     panel = Panel(chart, 70, 24, 560, 244, (0.0, end), (0.0, min(top, 1.0)))
     panel.x_axis("hours after the prediction time", nice_ticks(0.0, end, most=8))
     panel.y_axis("probability", nice_ticks(0.0, min(top, 1.0), most=5), as_percent=True)
@@ -221,7 +220,7 @@ def _curve_table(
 
 
 def _cause(number: int, n_causes: int) -> str:
-    return "event" if n_causes == 1 else f"cause {number + 1}"
+    return "event" if n_causes == 1 else f"kind {number + 1}"
 
 
 def _forecasts(
@@ -258,14 +257,14 @@ def _forecasts(
         change = float(gate["output"]) - float(gate["base"])
         answers.append(
             Answer(
-                headline=measured(value) + unit,
+                headline=significant(value, 3) + unit,
                 words=f"forecast of {title} {hours:g} h after the prediction time; 90 % interval "
-                f"{measured(low)} to {measured(high)}{unit}"
+                f"{significant(low, 3)} to {significant(high, 3)}{unit}"
                 f"{'' if calibrated else ', not calibrated on other subjects'}.",
-                worked=f"At the baseline the forecast is {measured(base)}{unit}. What was measured "
-                f"adds {signed(change)} {_deviations(attributions)}, which gives "
-                f"{measured(output)}{unit}.",
-                spread=_spread([measured(v) + unit for v in np.sort(apart[:, k])]),
+                worked=f"At the baseline the forecast is {significant(base, 3)}{unit}. What was "
+                f"measured adds {signed(change)} {_deviations(attributions)}, which gives "
+                f"{significant(output, 3)}{unit}.",
+                spread=_spread([significant(v, 3) + unit for v in np.sort(apart[:, k])]),
             )
         )
     return answers

@@ -19,7 +19,7 @@ from clinode.cohort import Cohort, Forecast, Variable
 from clinode.report.charts import Chart, Panel, nice_range, nice_ticks
 from clinode.report.tables import Table
 from clinode.report.timeline import label
-from clinode.report.wording import measured
+from clinode.report.wording import measured, significant
 from clinode.training import Ensemble, Run
 from clinode.training.tasks import work_of
 
@@ -229,9 +229,11 @@ def _picture(
     low, high = nice_range(low, high)
     end = float(time.max())
     last = "nothing in these hours" if not len(shown) else measured(float(shown["value"].iloc[0]))
-    closing = f"{measured(float(value[-1]))}"
+    closing = significant(float(value[-1]), 3)
     if has_interval:
-        closing += f" (90 % interval {measured(bounds[-1, 0])} to {measured(bounds[-1, 1])})"
+        closing += (
+            f" (90 % interval {significant(bounds[-1, 0], 3)} to {significant(bounds[-1, 1], 3)})"
+        )
     chart = Chart(
         name,
         title,
@@ -271,7 +273,7 @@ def _table(
     for name in names:
         cells = []
         for row in ahead[name].to_dict("records"):
-            told = {c: measured(float(row[c])) for c in ("value", *BOUNDS)}
+            told = {c: significant(float(row[c]), 3) for c in ("value", *BOUNDS)}
             text = told["value"]
             if has_interval:
                 text += (

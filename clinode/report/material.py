@@ -15,7 +15,7 @@ from clinode.errors import printable
 from clinode.evaluation import Drift
 from clinode.report.facts import ModelFacts
 from clinode.report.timeline import label
-from clinode.report.wording import BASELINES, contribution_unit
+from clinode.report.wording import BASELINES, contribution_unit, outcome_words
 from clinode.training import Run
 
 SEED = 0  # of the resamples behind every interval of the pages
@@ -61,7 +61,7 @@ class Material:
     @property
     def outcome(self) -> str:
         """Name of the outcome, fit for a page."""
-        return printable(self.attributions.outcome)
+        return outcome_words(printable(self.attributions.outcome))
 
     @property
     def baseline(self) -> str:

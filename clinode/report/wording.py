@@ -79,6 +79,11 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
+def outcome_words(outcome: str) -> str:
+    """An outcome as a page names it; that a number stands for what ended a stay claims no more."""
+    return outcome.replace(", cause ", ", kind ")
+
+
 def contribution_unit(scale: str) -> str:
     """The scale of attributions as a page names it: log-odds, or standard deviations of what."""
     return scale.replace("log odds", "log-odds")
