@@ -164,7 +164,7 @@ def main():
     torch.set_num_threads(1)
     wanted = [word for word in args.methods.split(",") if word]
     print(
-        "set, method: AUPRC of measured cells, of all cells, AUROC, % on unmeasured cells, ms a subject"
+        "set, method: AUPRC of measured cells, of all, AUROC, % on unmeasured cells, ms a subject"
     )
     for name in args.sets.split(","):
         views = SETS[name].make(args.seed, args.quick, SMALL, None)
