@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from clinode.training import Run
 SEED = 0  # of the resamples behind every interval of the pages
 
 
+@runtime_checkable
 class Told(Protocol):
     """A result that tells itself in plain numbers, strings, lists and dictionaries."""
 

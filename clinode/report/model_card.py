@@ -21,7 +21,7 @@ FILE = "model-card.xml"
 NAMESPACE = "https://mc.chai.org/v0.2/schema.xsd"
 OF_GROUPS = 12  # subgroup results, at most
 
-Tree = Mapping[str, "str | Tree | Sequence[tuple[str, Tree | str]] | None"]
+Tree = Mapping[str, Any]  # a text, a tree, a list of tags with either, or None
 _NOT_IN_XML = {0xFFFE: "?", 0xFFFF: "?"}  # what is left of them once control characters are told
 
 
