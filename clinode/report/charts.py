@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-Numbers = Sequence[float] | np.ndarray
+Number = float | int
+Numbers = Sequence[Number] | np.ndarray
 LABEL_WIDTH = 6.3  # of a letter at the size that labels have, on average
 
 
@@ -30,8 +31,8 @@ class Chart:
     name: str
     title: str
     description: str
-    width: float
-    height: float
+    width: Number
+    height: Number
     marks: list[dict[str, Any]] = field(default_factory=list)
 
     def path(self, style: str, d: str) -> None:
@@ -39,11 +40,11 @@ class Chart:
         if d:
             self.marks.append({"style": style, "d": d})
 
-    def text(self, x: float, y: float, words: str, style: str = "") -> None:
+    def text(self, x: Number, y: Number, words: str, style: str = "") -> None:
         """Words at a place; style "e" ends there, "m" has its middle there, "v" stands upright."""
         self.marks.append({"style": style, "x": _short(x), "y": _short(y), "words": words})
 
-    def rect(self, style: str, x: float, y: float, width: float, height: float) -> None:
+    def rect(self, style: str, x: Number, y: Number, width: Number, height: Number) -> None:
         """A bar."""
         box = {"x": _short(x), "y": _short(y), "w": _short(width), "h": _short(height)}
         self.marks.append({"style": style, **box})
@@ -60,19 +61,19 @@ class Panel:
     """
 
     chart: Chart
-    left: float
-    top: float
-    right: float
-    bottom: float
-    x: tuple[float, float]
-    y: tuple[float, float]
+    left: Number
+    top: Number
+    right: Number
+    bottom: Number
+    x: tuple[Number, Number]
+    y: tuple[Number, Number]
 
-    def across(self, value: float) -> float:
+    def across(self, value: Number) -> float:
         """Where a number lies from left to right, kept within the axes."""
         share = (value - self.x[0]) / (self.x[1] - self.x[0])
         return self.left + (self.right - self.left) * min(max(share, 0.0), 1.0)
 
-    def up(self, value: float) -> float:
+    def up(self, value: Number) -> float:
         """Where a number lies from bottom to top, kept within the axes."""
         share = (value - self.y[0]) / (self.y[1] - self.y[0])
         return self.bottom - (self.bottom - self.top) * min(max(share, 0.0), 1.0)
@@ -175,10 +176,10 @@ class Dots:
     low: Numbers = ()
     high: Numbers = ()
     rules: Numbers = ()
-    within: tuple[float, float] | None = None
+    within: tuple[Number, Number] | None = None
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def ends(self) -> tuple[Number, Number]:
         """Ends of the axis."""
         if self.within is not None:
             return self.within
@@ -217,7 +218,7 @@ def dot_chart(
     return chart
 
 
-def nice_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
+def nice_ticks(low: Number, high: Number, *, most: int = 6) -> list[float]:
     """Round numbers within an interval.
 
     Example:
@@ -232,7 +233,7 @@ def nice_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
     return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
 
 
-def nice_range(low: float, high: float) -> tuple[float, float]:
+def nice_range(low: Number, high: Number) -> tuple[float, float]:
     """The interval widened to round numbers.
 
     Example:
@@ -247,7 +248,7 @@ def nice_range(low: float, high: float) -> tuple[float, float]:
     return float(f"{first * step:.12g}"), float(f"{last * step:.12g}")
 
 
-def shortened(text: str, letters: float) -> str:
+def shortened(text: str, letters: Number) -> str:
     """A text that fits, with dots where something was cut off.
 
     Example:
@@ -258,7 +259,7 @@ def shortened(text: str, letters: float) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def swarm(values: Numbers, reach: float, *, step: float, most: float) -> np.ndarray:
+def swarm(values: Numbers, reach: Number, *, step: Number, most: Number) -> np.ndarray:
     """Offsets that lay dots of one row beside each other where they would lie upon each other.
 
     Args:
@@ -282,10 +283,10 @@ def swarm(values: Numbers, reach: float, *, step: float, most: float) -> np.ndar
     return offsets + 0.0
 
 
-def _number(value: float, as_percent: bool) -> str:
+def _number(value: Number, as_percent: bool) -> str:
     text = f"{100 * value:g} %" if as_percent else f"{value:g}"
     return text.replace("-", "−")
 
 
-def _short(value: float) -> str:
+def _short(value: Number) -> str:
     return f"{value:.1f}".removesuffix(".0")
