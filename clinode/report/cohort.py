@@ -168,7 +168,7 @@ def _strip(material: Material) -> dict[str, Any] | None:
     }
 
 
-def _legend(chart: Chart, left: float) -> None:
+def _legend(chart: Chart, left: float | int) -> None:
     x = left
     for style, word in (("s0", "low"), ("s1", "middle"), ("s2", "high values of the variable")):
         _dots(chart, style, np.array([x + 4.0]), np.array([18.0]))
