@@ -33,6 +33,7 @@ from .reinforcement import (
 )
 from .response_times import ResponseModel, Responses
 from .swivel import SwivelOrShift, swivel_or_shift
+from .wald import Wald
 from .wiener import Wiener
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "SwivelOrShift",
     "ThreeFactorSynapse",
     "Trials",
+    "Wald",
     "WaldRace",
     "Wiener",
     "adapt",

@@ -14,7 +14,6 @@ import pandas as pd
 from scipy.stats import chi2
 
 from clinode.behavior.fit import Fit
-from clinode.behavior.later import LATER
 from clinode.errors import ArgumentError
 
 N_BINS = 10  # of equal probability, for each response in each condition
@@ -158,8 +157,9 @@ def _binned(fitted: Fit, name: str, rt, choice) -> tuple[np.ndarray, np.ndarray]
     fastest, slowest = float(rt[answered].min()), float(rt[answered].max())
     end = math.inf if fitted.trials.deadline is None else fitted.trials.deadline
     counts, expected = [], []
-    for response in (1.0,) if fitted.model is LATER else (1.0, 0.0):
-        weight = 1.0 if fitted.model is LATER else 0.5
+    responses = (1.0, 0.0)[: fitted.model.n_responses]
+    for response in responses:
+        weight = 1 / len(responses)
 
         def mixed(t, response=response, weight=weight):
             uniform = np.clip((t - fastest) / (slowest - fastest), 0, 1) * weight

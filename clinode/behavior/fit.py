@@ -15,6 +15,7 @@ from clinode.behavior.diffusion import DDM
 from clinode.behavior.later import LATER
 from clinode.behavior.race import LBA, WaldRace
 from clinode.behavior.response_times import ResponseModel, choices, seconds
+from clinode.behavior.wald import Wald
 from clinode.errors import ArgumentError, SolverError
 from clinode.system import Values
 
@@ -181,6 +182,11 @@ PARAMETERS: dict[type[ResponseModel], dict[str, _Known]] = {
         "spread": _Known("positive", lambda rt, choice: float(_rate(rt).std()) * 0.8),
         "early_spread": _Known("positive", lambda rt, choice: float(_rate(rt).std()) * 2),
     },
+    Wald: {
+        "drift": _Known("positive", lambda rt, choice: 1.5 / math.sqrt(float(rt.mean()))),
+        "threshold": _Known("positive", lambda rt, choice: math.sqrt(float(rt.mean()))),
+        "non_decision": _Known("before", lambda rt, choice: 0.3),
+    },
     WaldRace: {
         "drift": _Known("positive", lambda rt, choice: 1.0 / math.sqrt(float(rt.mean()))),
         "other_drift": _Known("positive", lambda rt, choice: 0.5 / math.sqrt(float(rt.mean()))),
@@ -215,9 +221,9 @@ def fit(
     their slope.
 
     Args:
-        model: DDM, LATER, LBA or WaldRace.
+        model: DDM, LBA or WaldRace of two responses, LATER or Wald of one.
         rt: (trial,), seconds; infinite where no response came by the deadline.
-        choice: (trial,), 1 or 0; not for LATER, which has one response.
+        choice: (trial,), 1 or 0; not for models of one response.
         condition: (trial,), names; one for all by default.
         free: Parameters with a value for each condition; the others are shared.
         fixed: Parameters that keep a value, `{"start": 0.5}` say. The spread of LBA's drifts is 1,
@@ -273,14 +279,15 @@ class _Plan:
         answered = trials.rt < math.inf
         rt, choice = trials.rt[answered], trials.choice[answered]
         shares = choice.mean()
-        if model is not LATER and float(shares) in (0.0, 1.0):
+        if model.n_responses == 2 and float(shares) in (0.0, 1.0):
             raise ArgumentError(
                 f"all {len(rt)} responses are the same, and {model.__name__} is about two",
-                fix="code which response was given, or fit LATER",
+                fix="code which response was given, or fit LATER or Wald",
             )
-        if model is LATER and float(shares) != 1.0:
+        if model.n_responses == 1 and float(shares) != 1.0:
             raise ArgumentError(
-                "LATER is about one response", fix="fit each response by itself, or take a race"
+                f"{model.__name__} is about one response",
+                fix="fit each response by itself, or take a race",
             )
         start, places = [], {}
         for name, one in known.items():
@@ -331,7 +338,7 @@ class _Plan:
         if self.contaminants:
             share = MOST_CONTAMINANTS * torch.sigmoid(x[-1])
             spread = float(trials.rt[answered].max() - trials.rt[answered].min())
-            uniform = -math.log(spread) - (0.0 if self.model is LATER else math.log(2))
+            uniform = -math.log(spread * self.model.n_responses)
             density = torch.logaddexp(torch.log1p(-share) + density, torch.log(share) + uniform)
         if trials.deadline is not None:
             late = torch.full_like(rt, trials.deadline)

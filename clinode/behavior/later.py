@@ -33,6 +33,8 @@ class LATER(ResponseModel):
         0.0478
     """
 
+    n_responses = 1
+
     def __init__(self, mean: Values = 5.0, spread: Values = 1.0, early_spread: Values = 0.0):
         self.mean = parameter("mean", mean)
         self.spread = parameter("spread", spread, 0.0)

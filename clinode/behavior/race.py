@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clinode.behavior.response_times import ResponseModel, Responses, parameter
+from clinode.behavior.wald import drawn, log_density, log_survival
 from clinode.errors import ArgumentError
 from clinode.system import Values
 
@@ -189,27 +190,16 @@ class WaldRace(Race):
         return torch.broadcast_shapes(*(one.shape for one in own))
 
     def _log_density(self, t: Tensor, racer: int) -> Tensor:
-        v, b = (self.drift if racer else self.other_drift), self.threshold
-        bell = -((b - v * t) ** 2) / (2 * t)
-        return torch.log(b) - 0.5 * math.log(2 * math.pi) - 1.5 * torch.log(t) + bell
+        return log_density(t, self._drift_of(racer), self.threshold)
 
     def _log_survival(self, t: Tensor, racer: int) -> Tensor:
-        v, b = (self.drift if racer else self.other_drift), self.threshold
-        root = t.sqrt()
-        stays = torch.special.log_ndtr((b - v * t) / root)
-        back = 2 * v * b + torch.special.log_ndtr(-(b + v * t) / root)
-        gap = (back - stays).clamp(max=-1e-12)
-        return stays + torch.log(-torch.expm1(gap))
+        return log_survival(t, self._drift_of(racer), self.threshold)
 
     def _finish(self, shape: tuple[int, ...], racer: int, generator: torch.Generator) -> Tensor:
-        """Michael, Schucany & Haas 1976, Am. Stat. 30:88-90."""
-        v = self.drift if racer else self.other_drift
-        mean, scale = self.threshold / v, self.threshold**2
-        y = torch.randn(shape, generator=generator, dtype=torch.float64) ** 2
-        root = (4 * mean * scale * y + (mean * y) ** 2).sqrt()
-        x = mean + mean / (2 * scale) * (mean * y - root)
-        keep = torch.rand(shape, generator=generator, dtype=torch.float64) <= mean / (mean + x)
-        return torch.where(keep, x, mean**2 / x)
+        return drawn(shape, self._drift_of(racer), self.threshold, generator)
+
+    def _drift_of(self, racer: int) -> Tensor:
+        return self.drift if racer else self.other_drift
 
 
 def _bell(z: Tensor) -> Tensor:

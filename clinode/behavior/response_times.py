@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,8 @@ class ResponseModel(ABC):
     Parameters are tensors in float64 and keep their gradients. `choice` is 1 for the first response
     (the upper bound, the first racer), 0 for the other; models of one response know 1 alone.
     """
+
+    n_responses: ClassVar[int] = 2
 
     @abstractmethod
     def log_prob(self, rt: Values, choice: Values = 1.0) -> Float[Tensor, "*trial"]:

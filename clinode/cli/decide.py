@@ -41,10 +41,11 @@ def decide(
 ) -> None:
     """Fit models of decision times, compare them, and say whether any of them will do.
 
-    With one response LATER is fitted, with two the diffusion, the linear accumulators and the race.
+    With one response LATER and a diffusion to one bound are fitted, with two the diffusion between
+    two, the linear accumulators and the race.
     Conditions of one response are also asked whether they swivel or shift.
     """
-    from clinode.behavior import DDM, LATER, LBA, WaldRace, compare, fit, swivel_or_shift
+    from clinode.behavior import DDM, LATER, LBA, Wald, WaldRace, compare, fit, swivel_or_shift
     from clinode.folder import check_place
 
     if figure is not None:
@@ -59,9 +60,11 @@ def decide(
         "seed": seed,
     }
     is_single = choice is None
-    models = {"later": LATER} if is_single else {"ddm": DDM, "lba": LBA, "wald race": WaldRace}
+    one, two = {"later": LATER, "wald": Wald}, {"ddm": DDM, "lba": LBA, "wald race": WaldRace}
+    models = one if is_single else two
     free = {
         "later": ("mean", "spread", "early_spread"),
+        "wald": ("drift", "threshold"),
         "ddm": ("drift",),
         "lba": ("drift", "other_drift"),
         "wald race": ("drift", "other_drift"),

@@ -11,6 +11,7 @@ from clinode.behavior import (
     DDM,
     LATER,
     LBA,
+    Wald,
     WaldRace,
     compare,
     fit,
@@ -45,7 +46,7 @@ def test_later_without_early_responses_is_fitted_in_closed_form(generator):
 def test_diffusion_parameters_come_back_without_bias_and_within_their_errors(generator):
     draw = np.random.default_rng(0)
     deviations = []
-    for _ in range(30):
+    for _ in range(50):
         true = {
             "drift": draw.uniform(-2, 2),
             "bound": draw.uniform(0.8, 2.2),
@@ -132,6 +133,27 @@ def test_the_model_behind_the_trials_is_preferred(generator):
 
 
 @pytest.mark.slow
+def test_latencies_of_one_response_tell_a_rate_from_a_diffusion_and_from_neither(generator):
+    draw = np.random.default_rng(1)
+    wrong = {"LATER": 0, "Wald": 0, "neither": 0}
+    for _ in range(20):
+        mean, b = draw.uniform(3.5, 5.5), draw.uniform(0.8, 1.6)
+        slow, fast = LATER(mean - 1.5, 0.3), LATER(mean + 1.5, 0.8)
+        parts = (one.sample(1000, generator).rt for one in (slow, fast))
+        given = {
+            "LATER": LATER(mean, mean / draw.uniform(4.5, 6.5)).sample(2000, generator).rt,
+            "Wald": Wald(b / draw.uniform(0.12, 0.3), b, draw.uniform(0.03, 0.1))
+            .sample(2000, generator)
+            .rt,
+            "neither": torch.cat(list(parts)),
+        }
+        for name, rt in given.items():
+            fits = {"LATER": fit(LATER, rt, fixed={"early_spread": 0.0}), "Wald": fit(Wald, rt)}
+            wrong[name] += (compare(fits).preferred or "neither") != name
+    assert max(wrong.values()) <= 1, wrong  # 95 % of 20
+
+
+@pytest.mark.slow
 def test_a_third_model_can_have_all_rejected(generator):
     # two populations of trials, slow and fast, that no single accumulation gives
     parts = [DDM(3.0, 1.0, 0.5, 0.2).sample(1000, generator)]
@@ -179,7 +201,11 @@ def test_reciprocal_latencies_of_carpenter_and_williams_agree_with_an_independen
     found = swivel_or_shift(trials["latency_ms"].to_numpy() / 1000, trials["condition"].tolist())
     assert found.preferred == "swivel"
     free = found.parameters.query("form == 'free'").set_index("condition")
-    published = {"p05": (3.4873, 0.6340), "p50": (4.8430, 0.9573), "p95": (5.4389, 1.0912)}
+    published = {
+        "p05": (3.4873, 0.6340), "p10": (3.8440, 0.6955), "p25": (4.4282, 0.8735),
+        "p50": (4.8430, 0.9573), "p75": (5.0170, 0.9906), "p90": (5.2981, 1.0831),
+        "p95": (5.4389, 1.0912),
+    }  # fmt: skip
     for condition, (mean, spread) in published.items():
         own = trials.loc[trials["condition"] == condition, "latency_ms"].to_numpy() / 1000
 
@@ -206,6 +232,14 @@ def ramps(kind, n, draw, times):
     steps = draw.normal(0, 1, (n, len(times))) * np.sqrt(dt)
     if kind == "diffusion":
         return np.cumsum(steps, axis=1) + 2 * times + noise
+    if kind == "bounded":  # what reached a bound stays there
+        path = np.cumsum(draw.normal(0.002, math.sqrt(0.001), (n, 500)), axis=1)
+        out = np.abs(path) >= 0.7
+        at = np.where(out.any(axis=1), out.argmax(axis=1), 499)
+        stopped = np.minimum(np.arange(500), at[:, None])
+        return (
+            np.take_along_axis(path, stopped, 1)[:, np.round(times / 0.001).astype(int) - 1] + noise
+        )
     x, seen = np.zeros(n), []
     for k, h in enumerate(dt):  # attracted back
         x = x * math.exp(-6 * h) + steps[:, k]
@@ -216,11 +250,11 @@ def ramps(kind, n, draw, times):
 @pytest.mark.slow
 def test_ramps_alone_tell_diffusion_from_a_rate_and_from_neither():
     draw, times = np.random.default_rng(0), np.linspace(0.05, 0.5, 10)
-    wrong = {"diffusion": 0, "rate": 0, "attracted": 0}
+    wrong = {"diffusion": 0, "rate": 0, "attracted": 0, "bounded": 0}
     for _ in range(20):
         for kind in wrong:
             found = ramp_signature(ramps(kind, 200, draw, times), times)
-            expected = "neither" if kind == "attracted" else kind
+            expected = kind if kind in ("diffusion", "rate") else "neither"
             wrong[kind] += found.preferred != expected
     assert max(wrong.values()) <= 1  # 95 % of 20
     many = {kind: ramps(kind, 2000, draw, times) for kind in ("diffusion", "rate")}
@@ -250,8 +284,9 @@ def test_calls_without_meaning_are_refused():
     rt, choice = [0.3, 0.4, 0.5, 0.6], [1, 0, 1, 0]
     with pytest.raises(ArgumentError, match="has no parameter 'rate'"):
         fit(DDM, rt, choice, free=["rate"])
-    with pytest.raises(ArgumentError, match="LATER is about one response"):
-        fit(LATER, rt, choice)
+    for model in (LATER, Wald):
+        with pytest.raises(ArgumentError, match=f"{model.__name__} is about one response"):
+            fit(model, rt, choice)
     with pytest.raises(ArgumentError, match="two conditions of ten trials"):
         swivel_or_shift(rt, ["a"] * 4)
     with pytest.raises(ArgumentError, match="nothing to compare"):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from scipy.stats import kstest, norm
+from scipy.stats import invgauss, kstest, norm
 
-from clinode.behavior import DDM, LATER, LBA, FirstPassage, WaldRace, Wiener
+from clinode.behavior import DDM, LATER, LBA, FirstPassage, Wald, WaldRace, Wiener
 from clinode.errors import ArgumentError
 from clinode.system import LinearSystem
 
@@ -16,13 +16,14 @@ MODELS = {
     "later with early": LATER(4.8, 0.9, 3.2),
     "lba": LBA(2.4, 1.1, 1.1, 0.6, 0.15),
     "wald race": WaldRace(2.5, 1.4, 1.2, 0.2),
+    "wald": Wald(4.0, 1.2, 0.1),
 }
 
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_distribution_functions_are_the_integrals_of_densities(name):
     model = MODELS[name]
-    for choice in (1.0,) if "later" in name else (0.0, 1.0):
+    for choice in (1.0, 0.0)[: model.n_responses]:
         for end in (0.25, 0.5, 1.5):
             area = quad(
                 lambda t, c=choice: float(model.log_prob(t, c).exp()), 1e-9, end, limit=400
@@ -34,7 +35,7 @@ def test_distribution_functions_are_the_integrals_of_densities(name):
 def test_samples_follow_the_distribution_function(name):
     model = MODELS[name]
     drawn = model.sample(6000, torch.Generator().manual_seed(4))
-    for choice in (1.0,) if "later" in name else (0.0, 1.0):
+    for choice in (1.0, 0.0)[: model.n_responses]:
         own = drawn.rt[(drawn.choice == choice) & (drawn.rt < 50)]
         share = float(model.cdf(50.0, choice))
         assert len(own) / 6000 == pytest.approx(share, abs=0.03)
@@ -46,7 +47,7 @@ def test_samples_follow_the_distribution_function(name):
 def test_what_is_not_yet_decided_is_what_is_left(name):
     model = MODELS[name]
     for t in (0.1, 0.3, 0.8):
-        given = model.cdf(t, 1.0) + (0.0 if "later" in name else model.cdf(t, 0.0))
+        given = sum(model.cdf(t, choice) for choice in (1.0, 0.0)[: model.n_responses])
         left = float(model.log_survival(t).exp())
         assert left == pytest.approx(1 - float(given), abs=1e-6)
 
@@ -57,6 +58,20 @@ def test_later_is_a_line_on_reciprobit_axes():
     np.testing.assert_allclose(probits, (5.0 - 1 / t) / 1.2, atol=1e-9)
     assert float(model.intercept) == pytest.approx(5.0 / 1.2)
     assert float(model.cdf(math.inf)) == pytest.approx(norm.cdf(5 / 1.2), abs=1e-12)
+
+
+def test_one_bound_is_two_of_which_one_is_far_away_and_scipys_inverse_gaussian():
+    v, b, late = 3.0, 1.1, 0.12
+    t, found = np.array([0.13, 0.2, 0.4, 0.9]), Wald(v, b, late)
+    np.testing.assert_allclose(
+        found.log_prob(t), invgauss.logpdf(t - late, 1 / (v * b), scale=b**2), rtol=1e-10
+    )
+    far = DDM(v, 40.0, 1 - b / 40.0, late)
+    np.testing.assert_allclose(found.log_prob(t), far.log_prob(t, 1.0), rtol=1e-9)
+    np.testing.assert_allclose(found.cdf(t), far.cdf(t, 1.0), atol=1e-9)
+    assert float(found.cdf(math.inf)) == 1.0
+    assert float(found.log_prob(0.3, 0.0)) == float(found.log_prob(late)) == -math.inf
+    assert float(found.cdf(0.3, 0.0)) == float(found.cdf(0.05)) == 0.0
 
 
 def test_the_early_unit_wins_when_it_is_faster():
@@ -89,6 +104,7 @@ def test_gradients_are_those_of_finite_differences(name):
         LATER: (4.8, 0.9, 3.2),
         LBA: (2.4, 1.1, 1.1, 0.6, 0.15),
         WaldRace: (2.5, 1.4, 1.2, 0.2),
+        Wald: (4.0, 1.2, 0.1),
     }[kind]
     given = [torch.tensor(x, dtype=DOUBLE, requires_grad=True) for x in start]
     rt = torch.tensor([0.22, 0.4, 0.9], dtype=DOUBLE)
