@@ -36,7 +36,7 @@ class SideBySide:
 
     def rank_correlation(self) -> Float[np.ndarray, " subject"]:
         """Spearman's correlation of the sizes; NaN for fewer than three events, or equal sizes."""
-        return self._each(lambda a, b: _spearman(np.abs(a), np.abs(b)))
+        return self._each(lambda a, b: spearman(np.abs(a), np.abs(b)))
 
     def same_sign(self) -> Float[np.ndarray, " subject"]:
         """Share of the events that both say raise, or both say lower, of those with two signs."""
@@ -114,6 +114,14 @@ def _keys(table: pd.DataFrame) -> pd.DataFrame:
     return keys.reset_index(drop=True)
 
 
+def spearman(a: Float[np.ndarray, " entry"], b: Float[np.ndarray, " entry"]) -> float:
+    """Spearman's correlation; NaN for fewer than three entries, or where all are equal."""
+    if len(a) < FEWEST:
+        return np.nan
+    first, second = (rankdata(one) - (len(one) + 1) / 2 for one in (a, b))
+    return _ratio(float(first @ second), float(np.sqrt((first @ first) * (second @ second))))
+
+
 def mean_of_known(
     columns: Sequence[Float[np.ndarray, " subject"]],
 ) -> Float[np.ndarray, " subject"]:
@@ -133,13 +141,6 @@ def _mean_of(column: np.ndarray):
         return np.divide(weights @ held, count, out=np.full(len(count), np.nan), where=count > 0)
 
     return mean
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    if len(a) < FEWEST:
-        return np.nan
-    a, b = rankdata(a) - (len(a) + 1) / 2, rankdata(b) - (len(b) + 1) / 2
-    return _ratio(float(a @ b), float(np.sqrt((a @ a) * (b @ b))))
 
 
 def _share(holds: np.ndarray, counted: np.ndarray) -> float:
