@@ -102,6 +102,31 @@ def test_a_planted_layer_is_recovered_from_digits():
         assert found.best == expected, found.to_pandas()
 
 
+@pytest.mark.slow
+def test_the_network_that_was_planted_wins_in_most_of_a_hundred_noisy_cortices():
+    images = torch.tensor(load_digits().images / 16, dtype=torch.float32)
+    cortex, wins, reach = EnergyCortex(), 0, 0
+    for seed in range(100):
+        draw = np.random.default_rng(seed)
+        shown = images[torch.from_numpy(draw.choice(len(images), 40, replace=False))]
+        answers = {
+            "energy": cortex.v1(shown).numpy(),
+            "other filters": EnergyCortex(n_orientations=3, wavelengths=(6.0,)).v1(shown).numpy(),
+            "pooled": cortex.pooled(shown).numpy(),
+            "pixels": shown.flatten(1).numpy(),
+            "random": np.maximum(shown.flatten(1).numpy() @ draw.normal(size=(64, 100)), 0.0),
+        }
+        subjects = subjects_of(answers["energy"], 6, 1.0, draw)
+        likeness = {
+            name: np.mean([compare(rdm(one), own, "corr").value for own in subjects])
+            for name, one in answers.items()
+        }
+        wins += max(likeness, key=lambda name: likeness[name]) == "energy"
+        reach += likeness["energy"] >= noise_ceiling(subjects, "corr").lower
+    assert wins >= 95
+    assert reach >= 95
+
+
 class Stages(nn.Module):
     """Pixels, energies of other filters than the cortex's, their pooling, a random readout."""
 
