@@ -37,30 +37,40 @@ def log_density(
         w: Start, a fraction of the separation from the lower one.
         spread: Standard deviation of a normal drift, 1/s.
     """
-    found: Tensor = _LogDensity.apply(rt, late, upper, v, a, w, spread)
-    return found
+    given = (rt, late, upper, v, a, w, spread)
+    is_sloped = torch.is_grad_enabled() and any(one.requires_grad for one in given)
+    found: tuple[Tensor, Tensor] = _LogDensity.apply(is_sloped, *given)
+    return found[0]
 
 
 class _LogDensity(torch.autograd.Function):
-    """The density as one node of the graph."""
+    """The density as one node of the graph; beside it its slopes, which are kept for the way back.
+
+    Torch's own transforms (`torch.func.grad`, `jacrev`) see through it; forward mode does not.
+    """
 
     @staticmethod
-    def forward(ctx: Any, rt: Tensor, *others: Tensor) -> Tensor:
+    def forward(is_sloped: bool, rt: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
         given = (rt, *others)
         shape = torch.broadcast_shapes(*(one.shape for one in given))
         # what is shared by all trials stays one number; the rest is cut into blocks
         flat = [one.expand(shape).reshape(-1) if one.ndim else one for one in given]
         flat[0] = rt.expand(shape).reshape(-1)
-        is_sloped, is_spread = any(ctx.needs_input_grad), bool((flat[-1] != 0).any())
-        found = torch.empty((6 if is_sloped else 1, math.prod(shape)), dtype=torch.float64)
-        for first in range(0, found.shape[1], BLOCK):
+        is_spread = bool((flat[-1] != 0).any())
+        value = torch.empty(math.prod(shape), dtype=torch.float64)
+        slopes = torch.empty((5 if is_sloped else 0, len(value)), dtype=torch.float64)
+        for first in range(0, len(value), BLOCK):
             block = slice(first, first + BLOCK)
             *own, spread = (x[block] if x.ndim else x for x in flat)
             parts = _value_and_slopes(own, spread if is_spread else None, is_sloped)
-            for row, part in zip(found, parts, strict=True):
+            for row, part in zip((value, *slopes), parts, strict=True):
                 row[block] = part
-        ctx.save_for_backward(*given, found[1:] if is_sloped else None)
-        return found[0].reshape(shape)
+        return value.reshape(shape), slopes
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs[1:], output[1])
 
     @staticmethod
     def backward(ctx: Any, *grown: Tensor) -> tuple[Tensor | None, ...]:
@@ -79,9 +89,9 @@ class _LogDensity(torch.autograd.Function):
         all_slopes = (by_time, -by_time, None, *rest)
         found = [
             pulled(one, slope) if needed and slope is not None else None
-            for one, slope, needed in zip(given, all_slopes, ctx.needs_input_grad, strict=True)
+            for one, slope, needed in zip(given, all_slopes, ctx.needs_input_grad[1:], strict=True)
         ]
-        return tuple(found)
+        return (None, *found)
 
 
 def _value_and_slopes(

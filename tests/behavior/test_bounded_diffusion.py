@@ -57,6 +57,21 @@ def test_slopes_have_slopes(spread):
     )
 
 
+def test_torchs_own_transforms_see_through():
+    rt = torch.tensor([0.5, 0.8, 1.4], dtype=DOUBLE)
+    v = torch.tensor(1.0, dtype=DOUBLE)
+
+    def values(v):
+        return DDM(v, 1.5, 0.4, 0.3).log_prob(rt, 1.0)
+
+    expected = torch.autograd.functional.jacobian(values, v)
+    torch.testing.assert_close(torch.func.jacrev(values)(v), expected)
+    slope = torch.func.grad(lambda v: values(v).sum())
+    torch.testing.assert_close(slope(v), expected.sum())
+    # of -v^2 t / 2, summed over the decision times
+    torch.testing.assert_close(torch.func.grad(slope)(v), -(rt - 0.3).sum())
+
+
 def test_blocks_leave_no_seam_and_shared_parameters_gather_what_trials_pull():
     n = 2 * BLOCK + 3
     rt = 0.3 + torch.linspace(0.01, 3, n, dtype=DOUBLE)
