@@ -119,7 +119,8 @@ def _warnings(material: Material, withheld: int, n_pages: int) -> list[str]:
         )
     large = np.array(material.drift.to_pandas()["verdict"] == "large shift").sum()
     if large:
-        found.append(f"{large} large shifts from the training part: see data and drift.")
+        word = "shift" if large == 1 else "shifts"
+        found.append(f"{large} large {word} from the training part: see data and drift.")
     return found
 
 
