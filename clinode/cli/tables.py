@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from clinode.errors import ArgumentError
 from clinode.folder import atomic_write
+from clinode.spreadsheet import csv_text
 
 ENDINGS = (".csv", ".parquet")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0", "＝", "＋", "－", "＠")
 
 
 def check_ending(path: Path) -> None:
@@ -43,12 +43,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_parquet(paper, index=False)
         atomic_write(path, paper.getvalue())
         return
-    safe = table.copy()
-    for name in safe.columns:
-        if not pd.api.types.is_numeric_dtype(safe[name]):
-            safe[name] = [_without_formula(cell) for cell in safe[name]]
-    safe.columns = [_without_formula(name) for name in safe.columns]
-    atomic_write(path, safe.to_csv(index=False, lineterminator="\n"))
+    atomic_write(path, csv_text(table))
 
 
 def write_arrow(table: pa.Table, path: Path) -> None:
@@ -61,7 +56,3 @@ def write_arrow(table: pa.Table, path: Path) -> None:
     paper = io.BytesIO()
     pq.write_table(table, paper)
     atomic_write(path, paper.getvalue())
-
-
-def _without_formula(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

@@ -25,6 +25,7 @@ from clinode.figures.stimulation import stimulus_figure
 from clinode.folder import write_folder, write_json
 from clinode.report.brain_map import brain_map
 from clinode.report.wording import BRAIN_LIMITS, measured, significant
+from clinode.spreadsheet import csv_text
 
 KIND = "brain report"
 SHOWN = 20  # candidates of the ranking on the page; all are in ranking.csv
@@ -62,7 +63,8 @@ def write_brain_report(steering: Steering, folder: str | Path, *, replace: bool 
             "stimulus": steering.stimulus.to_pandas(),
         }
         for name, table in tables.items():
-            table.to_csv(target / f"{name}.csv", index=False, lineterminator="\n")
+            path = target / f"{name}.csv"
+            path.write_text(csv_text(table), encoding="utf-8", newline="")
         save_file(_arrays(steering), target / "arrays.safetensors")
 
     write_folder(Path(folder), write, kind=KIND, replace=replace)

@@ -5,7 +5,6 @@ import pytest
 from clinode.attribution import explain
 from clinode.cohort import Cohort, Survive
 from clinode.errors import ArgumentError
-from clinode.report import write_report
 from clinode.sequence import LinearLatentODE
 from clinode.training import FitConfig, evaluate, fit, load_run
 
@@ -121,10 +120,3 @@ def test_the_odds_of_the_first_cause_at_the_horizon_are_explained(fitted):
         gates["output"], np.log(probability / (1 - probability)), rtol=1e-3, atol=1e-3
     )
     assert not gates["withheld"].any()
-
-
-def test_pages_of_a_risk_are_refused_to_a_survival_run(fitted, tmp_path):
-    test, _ = make_cohort(2, seed=5, first=30_001)
-    attributions = explain(fitted, test)
-    with pytest.raises(ArgumentError, match="the task of this run is 'survive'"):
-        write_report(fitted, test, attributions, tmp_path / "report")
