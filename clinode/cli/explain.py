@@ -11,7 +11,7 @@ from clinode.cli.options import Answer, Data
 from clinode.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from clinode.attribution import Attributions
+    from clinode.attribution import Attributions, KindAttributions
     from clinode.cohort import Cohort
     from clinode.cohort.definition import DefinedTask
     from clinode.report import ModelFacts
@@ -88,18 +88,51 @@ class Explaining:
         )
         return run, cohort, found
 
+    def split(self, run: "Run", cohort: "Cohort", answer: Answer) -> "KindAttributions":
+        """The outputs of the same subjects, by kind of cause."""
+        from clinode.attribution import explain_kinds
 
-def explain(run: RunFolder, data: Data, answer: Answer, how: Explaining) -> None:
+        answer.progress("splitting the outputs into values, ordering and timing")
+        return explain_kinds(
+            run,
+            cohort,
+            self.baseline,
+            at=self.at,
+            subjects=None if self.subjects is None else cohort.subjects[: self.subjects],
+            output=self.output,
+            hours=self.hours,
+        )
+
+
+Kinds = Annotated[
+    bool,
+    typer.Option("--kinds", help="Also split each output into values, ordering and timing."),
+]
+
+
+def explain(
+    run: RunFolder, data: Data, answer: Answer, how: Explaining, kinds: Kinds = False
+) -> None:
     """Attribute the output of a run to what was measured, event by event."""
     from clinode.cli.tables import write_table
     from clinode.folder import write_folder, write_json
 
-    _, _, found = how.explained(run, data, answer, kind="attributions")
+    fitted, cohort, found = how.explained(run, data, answer, kind="attributions")
     about = _about(found)
+    split = how.split(fitted, cohort, answer) if kinds else None
+    told: list[str] = []
+    if split is not None:
+        about["kinds"] = {
+            name: {key: one.to_dict() for key, one in both.items()}
+            for name, both in split.cohort().items()
+        }
+        told.append(_kinds_words(about["kinds"]))
 
     def write(folder: Path) -> None:
         write_table(found.to_pandas(), folder / "attributions.parquet")
         write_table(found.gates, folder / "gates.parquet")
+        if split is not None:
+            write_table(split.to_pandas(), folder / "kinds.parquet")
         write_json(folder / "about.json", about)
 
     write_folder(how.out, write, kind="attributions", replace=how.replace)
@@ -108,6 +141,7 @@ def explain(run: RunFolder, data: Data, answer: Answer, how: Explaining) -> None
         [
             f"Wrote {about['events']:,} events of {about['subjects']:,} subjects to {how.out}",
             _gate_words(about),
+            *told,
         ],
     )
 
@@ -117,6 +151,7 @@ def report(
     data: Data,
     answer: Answer,
     how: Explaining,
+    kinds: Kinds = False,
     facts: Annotated[
         Path | None, typer.Option(help="YAML of what only the developer knows: intended use, ...")
     ] = None,
@@ -137,6 +172,7 @@ def report(
         found,
         how.out,
         facts=said,
+        kinds=how.split(fitted, cohort, answer) if kinds else None,
         flow=None if defined is None else defined.flow,
         replace=how.replace,
     )
@@ -184,3 +220,16 @@ def _gate_words(about: dict[str, Any]) -> str:
         "" if about["largest_gap"] is None else f", largest gap {100 * about['largest_gap']:.2f} %"
     )
     return f"Completeness: {shown:,} of {about['subjects']:,} maps shown{gap}"
+
+
+def _kinds_words(cohort: dict[str, dict[str, dict[str, Any]]]) -> str:
+    shares = {name: both["share"]["value"] for name, both in cohort.items()}
+    if None in shares.values():
+        return "No output moved from its reference, so it has no kinds"
+    told = (
+        f"{100 * share:.0f} % {words}" for words, share in zip(_KINDS, shares.values(), strict=True)
+    )
+    return "Of all contributions, " + ", ".join(told)
+
+
+_KINDS = ("values", "which tests were ordered", "when")

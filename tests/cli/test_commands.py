@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -108,7 +109,13 @@ def test_explanations_hold_only_what_was_measured(cli, run_folder, stays, tmp_pa
     assert len(found) == len(events) > 0
     assert ended.json["withheld"] or len(events) == len(measured)
     assert cli("explain", run_folder, stays, "--out", out).code == 2
-    assert cli("explain", run_folder, stays, "--out", out, "--replace").code == 0
+    split = cli("explain", run_folder, stays, "--out", out, "--replace", "--kinds", "--json")
+    assert split.code == 0, split.err
+    shares = [both["share"]["value"] for both in split.json["kinds"].values()]
+    assert sum(shares) == pytest.approx(1)
+    table = pd.read_parquet(out / "kinds.parquet")
+    total = table[["values", "ordering", "timing"]].sum(axis=1)
+    np.testing.assert_allclose(total, table["output"] - table["base"], atol=1e-9)
 
 
 def test_a_report_is_a_folder_of_pages_without_identifiers(
@@ -117,7 +124,8 @@ def test_a_report_is_a_folder_of_pages_without_identifiers(
     ended = cli("report", run_folder, stays, "--out", tmp_path / "report", "--subjects", "3")
     assert ended.code == 0, ended.err
     pages = sorted(path.name for path in (tmp_path / "report").glob("*.html"))
-    assert len(pages) == 4
+    assert sum(name.startswith("subject-") for name in pages) == 3
+    assert {"index.html", "cohort.html", "performance.html", "methods.html"} <= set(pages)
     assert all(secret.encode() not in (tmp_path / "report" / p).read_bytes() for p in pages)
     assert cli("verify", tmp_path / "report").code == 0
 
