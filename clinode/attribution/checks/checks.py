@@ -17,7 +17,6 @@ from clinode.attribution.checks.randomization import (
     weight_randomization,
 )
 from clinode.attribution.checks.stability import (
-    MEASUREMENT_ERROR,
     MeasurementSensitivity,
     SeedStability,
     measurement_sensitivity,
@@ -96,7 +95,7 @@ def check_attributions(
     hours: float | None = None,
     train: Cohort | None = None,
     refit: FitConfig | None = None,
-    errors: float | Mapping[str, float] = MEASUREMENT_ERROR,
+    errors: float | Mapping[str, float] | None = None,
     methods: Sequence[str] = COMPARED,
     fills: Sequence[str] = ("delete", "cohort_mean"),
     top: int = 5,
@@ -119,7 +118,7 @@ def check_attributions(
         method, baseline, at, output, hours: As of `explain`.
         train: The training part: permits label permutation, which fits twice more.
         refit: Schedule of those fits; None takes that of the run.
-        errors: Coefficient of variation of measurements, of all or by variable.
+        errors: Coefficient of variation of measurements, see `measurement_sensitivity`.
         methods: That are compared with each other.
         fills: Of insertion and deletion.
         top: How many of the largest events methods are compared on.

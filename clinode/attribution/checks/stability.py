@@ -23,7 +23,8 @@ from clinode.errors import ArgumentError
 from clinode.statistics import Estimate, bootstrap
 from clinode.training import Ensemble, Run
 
-MEASUREMENT_ERROR = 0.02  # coefficient of variation where none is given
+MEASUREMENT_ERROR = 0.02  # coefficient of variation where none is given, at most
+SMALL_ERROR = 0.1  # of the standard deviation between measurements: 2 % of a pH is two of those
 STEADY_RANKING = 0.6  # Kendall's tau of the variables between two seeds
 STEADY_SIGN = 0.8  # share of signs that two seeds agree on, events counted by their size
 STEADY_MAP = 0.25  # relative change of the map at measurement error
@@ -178,7 +179,7 @@ def measurement_sensitivity(
     cohort: Cohort,
     asked: Asked | None = None,
     *,
-    errors: float | Mapping[str, float] = MEASUREMENT_ERROR,
+    errors: float | Mapping[str, float] | None = None,
     n_draws: int = 5,
     n_resamples: int = 1000,
     seed: int = 0,
@@ -192,8 +193,9 @@ def measurement_sensitivity(
         run: Whose map is checked.
         cohort: Whose subjects.
         asked: Method, baseline and output.
-        errors: Coefficient of variation: one for all variables, or by variable; those that are not
-            named have 0.02.
+        errors: Coefficient of variation: one for all variables, or by variable. Those that are not
+            named have 0.02, or less where that would be more than a tenth of the standard deviation
+            of their measurements in the cohort.
         n_draws: How often everything is measured again.
         n_resamples: Bootstrap resamples of subjects.
         seed: Of the errors and the resamples.
@@ -305,22 +307,36 @@ def _tau(
 def _checked_errors(errors: float | Mapping[str, float], cohort: Cohort) -> dict[str, float]:
     """Coefficient of variation of each continuous variable."""
     moved = [one.name for one in cohort.schema.variables if one.kind == "continuous"]
-    if isinstance(errors, Mapping):
-        unknown = [name for name in errors if name not in moved]
+    if isinstance(errors, float | int):
+        found = dict.fromkeys(moved, float(errors))
+    else:
+        named = {} if errors is None else errors
+        unknown = [name for name in named if name not in moved]
         if unknown:
             raise ArgumentError(
                 f"the cohort has no continuous variable {unknown[0]!r}",
                 fix=f"its own are {', '.join(moved)}",
             )
-        found = {name: float(errors.get(name, MEASUREMENT_ERROR)) for name in moved}
-    else:
-        found = dict.fromkeys(moved, float(errors))
+        usual = _usual_errors(cohort)
+        found = {name: float(named.get(name, usual.get(name, 0.0))) for name in moved}
     wrong = [name for name, value in found.items() if not 0 <= value <= 1]
     if wrong:
         raise ArgumentError(
             f"the coefficient of variation of {wrong[0]} must lie between 0 and 1",
             fix="a measurement error of 5 % is 0.05",
         )
+    return found
+
+
+def _usual_errors(cohort: Cohort) -> dict[str, float]:
+    """Of each measured variable the coefficient of variation that is taken for its error."""
+    table = cohort.observations.astype({"variable": str})
+    found = {}
+    for name, value in table.groupby("variable")["value"]:
+        size = np.abs(value).mean()
+        spread = value.std(ddof=0)
+        least = SMALL_ERROR * spread / size if size > 0 else MEASUREMENT_ERROR
+        found[str(name)] = min(MEASUREMENT_ERROR, float(least))
     return found
 
 

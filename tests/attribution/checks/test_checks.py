@@ -117,7 +117,11 @@ def test_errors_of_measurement_are_those_that_were_named(additive_run, some):
     found = measurement_sensitivity(
         additive_run, some, SLOPE, errors={"HR": 0.0, "Lactate": 0.5}, n_draws=1
     )
-    assert (found.errors["HR"], found.errors["Lactate"], found.errors["MAP"]) == (0.0, 0.5, 0.02)
+    assert (found.errors["HR"], found.errors["Lactate"]) == (0.0, 0.5)
+    table = some.observations.astype({"variable": str}).set_index("variable")["value"]
+    tenth = 0.1 * table.groupby(level=0).std(ddof=0) / table.groupby(level=0).mean()
+    for name in ("MAP", "HCT"):  # who knows the assay no better: never a large part of the spread
+        assert found.errors[name] == pytest.approx(min(0.02, tenth[name]))
     for errors, words in (
         ({"Weight": 0.1}, "no continuous variable 'Weight'"),
         (-0.1, "must lie between 0 and 1"),
