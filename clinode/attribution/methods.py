@@ -410,8 +410,10 @@ def _why(gap: np.ndarray, values: Tensor, tolerance: float) -> list[str]:
         if not finite[row]:
             words.append("the output or its gradient is not finite along the path")
         elif gap[row] > tolerance:
+            percent = 100 * gap[row]
+            told = f"{percent:,.0f}" if percent >= 10 else f"{percent:.2g}"
             words.append(
-                f"not converged: the completeness gap is {100 * gap[row]:.2g} % of the change of "
+                f"not converged: the completeness gap is {told} % of the change of "
                 f"the output, above {100 * tolerance:g} %"
             )
         else:
