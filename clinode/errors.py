@@ -101,16 +101,20 @@ def printable(text: object) -> str:
     r"""Text in one line, with every control and direction-changing character spelled out.
 
     Names of files, columns and variables come from data; they must not move a cursor, color a
-    terminal, start a line of a log, or reorder one on a page.
+    terminal, start a line of a log, or reorder one on a page. One of a megabyte is cut, in words.
 
     Example:
         >>> print(printable("heart\x1b[31m rate"))
         heart\u001b[31m rate
     """
-    return "".join(
+    letters = str(text)
+    rest = len(letters) - _LONGEST
+    shown = "".join(
         f"\\u{ord(letter):04x}" if unicodedata.category(letter) in _UNPRINTABLE else letter
-        for letter in str(text)
+        for letter in letters[:_LONGEST]
     )
+    return f"{shown}… ({rest:,} more characters)" if rest > 0 else shown
 
 
+_LONGEST = 4000  # characters: no name, and most paragraphs, are longer
 _UNPRINTABLE = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}  # categories of Unicode

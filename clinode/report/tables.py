@@ -41,7 +41,7 @@ class Table:
 
 
 def interval(
-    estimate: Estimate | Mapping[str, Any] | None, *, digits: int = 3, factor: float = 1.0
+    estimate: Estimate | Mapping[str, Any] | None, *, digits: int = 3, factor: float | int = 1.0
 ) -> str:
     """A number with its interval, "0.812 [0.790, 0.833]", or why there is none.
 

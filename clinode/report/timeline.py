@@ -205,6 +205,8 @@ def label(variable: Variable | None, name: str) -> str:
         return printable(name)[:LABEL]
     text = printable(variable.label or name)
     unit = "" if variable.unit == "1" else f" ({printable(variable.unit)})"
+    if len(unit) > LABEL // 2:
+        unit = unit[: LABEL // 2 - 2] + "…)"
     return (text[: LABEL - len(unit)] + unit) if len(text + unit) > LABEL else text + unit
 
 
