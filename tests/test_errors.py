@@ -58,3 +58,10 @@ def test_a_name_from_data_cannot_steer_the_terminal_or_start_a_line():
 
 def test_text_that_people_write_is_left_as_it_is():
     assert errors.printable("Größe, µmol/L, 体温 – ok") == "Größe, µmol/L, 体温 – ok"
+
+
+def test_a_name_of_a_megabyte_is_cut_in_words():
+    shown = errors.printable("x" * 1_000_000)
+    assert len(shown) < 5_000
+    assert shown.endswith("… (996,000 more characters)")
+    assert errors.printable("x" * 4_000) == "x" * 4_000

@@ -28,12 +28,12 @@ def portrait_figure(portrait: Portrait) -> Figure:
                 axis.axhline(0.0, color=LINE, lw=0.8)
                 axis.plot(own["time"], own["linear"], color=RAISE, lw=1.1, ls="--")
                 axis.plot(own["time"], own["change"], color=INK, lw=1.3)
-                axis.set_title(printable(output), fontsize=9, loc="left", parse_math=False)
-                axis.set_ylabel(printed_unit(units[output]), fontsize=8, parse_math=False)
+                axis.set_title(_cut(output, 24), fontsize=9, loc="left", parse_math=False)
+                axis.set_ylabel(_cut(printed_unit(units[output]), 16), fontsize=8, parse_math=False)
                 axis.tick_params(labelsize=8)
                 axis.margins(x=0)
             row[0].annotate(
-                printable(name),
+                _cut(name, 60),
                 (0, 1.22),
                 xycoords="axes fraction",
                 fontsize=10,
@@ -44,3 +44,9 @@ def portrait_figure(portrait: Portrait) -> Figure:
         for axis in axes[-1]:
             axis.set_xlabel(axis_label("held for", portrait.time_unit), fontsize=8)
     return figure
+
+
+def _cut(text: str, most: int) -> str:
+    """A name as long as its panel: a longer one would leave the panel no room."""
+    shown = printable(text)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"

@@ -117,7 +117,7 @@ def _response(found: Portrait) -> dict[str, Any]:
     for name, outputs in found.widest_responses(ROWS, COLUMNS).items():
         for output in outputs:
             own = last[name, output]
-            unit = "" if units[output] == "1" else f" {units[output]}"
+            unit = "" if units[output] == "1" else f" {printable(units[output])}"
             rows.append(
                 {
                     "input": printable(name),
