@@ -39,9 +39,10 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def restored(path: str | Path) -> pd.DataFrame:
-    """Read a CSV file that `csv_text` made, its text as it was before.
+    """Read a CSV file that `csv_text` made, without the apostrophes that it put before text.
 
-    Columns that hold numbers only are numbers, with every digit; an empty cell is missing.
+    Types are those that pandas finds: a column of text that holds nothing but numbers comes back as
+    numbers (an identifier "007" as 7), and "NA" or an empty cell as missing.
     """
     raw = Path(path).read_bytes().decode()
     table = pd.read_csv(io.StringIO(raw, newline=""), engine="c")
