@@ -1,21 +1,19 @@
 """CSV that a spreadsheet opens without running any of it.
 
 Names and identifiers come from data, and a spreadsheet runs a text that begins like a formula.
-Every CSV file that leaves the package is made here: such text gets one apostrophe before it, which
-`restored` takes away again, whatever the text was. Numbers stay as they are, with every digit.
+Every CSV file that leaves the package is made here: such text gets one apostrophe before it, also
+where apostrophes stand there already, so that taking one away gives the text back. Numbers stay as
+they are, with every digit.
 
 The comma separates. A spreadsheet told to split at other characters finds other cells than these.
 """
 
 import csv
-import io
 import re
-from pathlib import Path
 
 import pandas as pd
 
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\0＝＋－＠]")  # full-width forms run too
-_SPOKEN_FOR = re.compile("'+[=+\\-@\t\r\n\0＝＋－＠]")
 
 
 def csv_text(table: pd.DataFrame) -> str:
@@ -38,22 +36,6 @@ def csv_text(table: pd.DataFrame) -> str:
     return safe.to_csv(index=False, lineterminator="\n", quoting=quoting)
 
 
-def restored(path: str | Path) -> pd.DataFrame:
-    """Read a CSV file that `csv_text` made, without the apostrophes that it put before text.
-
-    Types are those that pandas finds: a column of text that holds nothing but numbers comes back as
-    numbers (an identifier "007" as 7), and "NA" or an empty cell as missing.
-    """
-    raw = Path(path).read_bytes().decode()
-    table = pd.read_csv(io.StringIO(raw, newline=""), engine="c")
-    table.columns = pd.Index([_bare(name) for name in table.columns])
-    for k in range(table.shape[1]):
-        column = table.iloc[:, k]
-        if not pd.api.types.is_numeric_dtype(column):
-            table.isetitem(k, pd.Series([_bare(cell) for cell in column], index=table.index))
-    return table
-
-
 def without_formula(cell: object) -> object:
     """A cell as it is written: text that would run gets an apostrophe before it.
 
@@ -62,7 +44,3 @@ def without_formula(cell: object) -> object:
         ("'=1+1", -1.5, 'a-b')
     """
     return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
-
-
-def _bare(cell: object) -> object:
-    return cell[1:] if isinstance(cell, str) and _SPOKEN_FOR.match(cell) else cell

@@ -86,7 +86,8 @@ class KindAttributions:
         return {name: _told(drawn, name) for name in PLAYERS}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: the cohort's, and one record a subject."""
+        """Plain values: the cohort's, and one record a subject; None for an error of one draw."""
+        rows = self.table.astype(object)
         return {
             "baseline": self.baseline,
             "outcome": self.outcome,
@@ -96,7 +97,7 @@ class KindAttributions:
                 name: {key: one.to_dict() for key, one in told.items()}
                 for name, told in self.cohort().items()
             },
-            "subjects": self.table.astype(object).to_dict("records"),
+            "subjects": rows.where(rows.notna(), None).to_dict("records"),
         }
 
 

@@ -10,8 +10,6 @@ from clinode.cli.options import Answer
 from clinode.errors import ArgumentError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from clinode.attribution.bench import AttributionBench
 
 
@@ -114,12 +112,10 @@ def _number(value: float | None, digits: int) -> str:
 
 def _write(found: "AttributionBench", path: Path) -> None:
     from clinode.cli.answers import as_json
+    from clinode.cli.tables import write_table
     from clinode.folder import atomic_write
 
-    table: pd.DataFrame = found.to_pandas().drop(columns="facts")
-    text = (
-        as_json(found.to_dict())
-        if path.suffix.lower() == ".json"
-        else table.to_csv(index=False, lineterminator="\n")
-    )
-    atomic_write(path, text.encode("utf-8"))
+    if path.suffix.lower() == ".csv":
+        write_table(found.to_pandas().drop(columns="facts"), path)
+    else:
+        atomic_write(path, as_json(found.to_dict()).encode("utf-8"))

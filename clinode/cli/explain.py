@@ -59,6 +59,7 @@ class Explaining:
         answer: Answer,
         *,
         kind: str,
+        kinds: bool = False,
         defined: "DefinedTask | None" = None,
     ) -> "tuple[Run, Cohort, Attributions]":
         """The run, the cohort, and its attributions, after the place of the answer was checked."""
@@ -66,6 +67,11 @@ class Explaining:
         from clinode.folder import check_writable
 
         check_writable(self.out, kind=kind, replace=self.replace)
+        if kinds and self.baseline == "delete":
+            raise ArgumentError(
+                "--kinds compares values with other values, and the baseline 'delete' has none",
+                fix="leave --kinds out, or take another --baseline",
+            )
         run = clinode.load_run(run_folder, device=self.device)
         whole = data.read() if defined is None else defined.cohort
         cohort = take_part(run, whole, self.part)
@@ -117,7 +123,7 @@ def explain(
     from clinode.cli.tables import write_table
     from clinode.folder import write_folder, write_json
 
-    fitted, cohort, found = how.explained(run, data, answer, kind="attributions")
+    fitted, cohort, found = how.explained(run, data, answer, kind="attributions", kinds=kinds)
     about = _about(found)
     split = how.split(fitted, cohort, answer) if kinds else None
     told: list[str] = []
@@ -165,7 +171,9 @@ def report(
 
     said = None if facts is None else _facts(facts)  # first: explaining takes long
     defined = data.defined()
-    fitted, cohort, found = how.explained(run, data, answer, kind="report", defined=defined)
+    fitted, cohort, found = how.explained(
+        run, data, answer, kind="report", kinds=kinds, defined=defined
+    )
     index = clinode.write_report(
         fitted,
         cohort,

@@ -216,6 +216,8 @@ def test_a_run_is_split_for_its_subjects_and_the_whole_is_what_explain_explains(
     assert sum(one["share"].value for one in shares.values()) == pytest.approx(1)
     plain = told.to_dict()
     assert set(plain["cohort"]) == set(PLAYERS)
+    once = explain_kinds(run, cohort.take(range(8)), n_draws=1).to_dict()
+    assert {row["values_error"] for row in once["subjects"]} == {None}  # one draw has no spread
     assert len(plain["subjects"]) == len(table)
 
 

@@ -109,7 +109,11 @@ def test_explanations_hold_only_what_was_measured(cli, run_folder, stays, tmp_pa
     assert len(found) == len(events) > 0
     assert ended.json["withheld"] or len(events) == len(measured)
     assert cli("explain", run_folder, stays, "--out", out).code == 2
-    split = cli("explain", run_folder, stays, "--out", out, "--replace", "--kinds", "--json")
+    words = ("explain", run_folder, stays, "--out", out, "--replace", "--kinds")
+    refused = cli(*words, "--method", "shapley", "--baseline", "delete")
+    assert refused.code == 2
+    assert "leave --kinds out" in refused.err
+    split = cli(*words, "--json")
     assert split.code == 0, split.err
     shares = [both["share"]["value"] for both in split.json["kinds"].values()]
     assert sum(shares) == pytest.approx(1)
