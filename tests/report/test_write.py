@@ -151,6 +151,13 @@ def test_pictures_have_words_and_a_table(report):
     assert "<svg" in (report.parent / "cohort.html").read_text(encoding="utf-8")
 
 
+def test_cells_that_head_a_column_and_ways_to_other_pages_say_so(report):
+    for path in pages(report):
+        text = path.read_text(encoding="utf-8")
+        assert text.count("<th") - text.count("<thead") == text.count('<th scope="'), path.name
+        assert text.count("<nav") == text.count("<nav aria-label=") == 1, path.name
+
+
 def test_no_identifier_of_a_subject_reaches_a_page(run, cohort, portrait, tmp_path):
     secret = {s: f"MRN-{k:05d}-Q" for k, s in enumerate(cohort.subjects)}
     tables = {
