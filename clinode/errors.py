@@ -109,11 +109,16 @@ def printable(text: object) -> str:
     """
     letters = str(text)
     rest = len(letters) - _LONGEST
-    shown = "".join(
-        f"\\u{ord(letter):04x}" if unicodedata.category(letter) in _UNPRINTABLE else letter
-        for letter in letters[:_LONGEST]
-    )
+    shown = spelled_out(letters[:_LONGEST])
     return f"{shown}… ({rest:,} more characters)" if rest > 0 else shown
+
+
+def spelled_out(text: str) -> str:
+    """As `printable`, however long it is."""
+    return "".join(
+        f"\\u{ord(letter):04x}" if unicodedata.category(letter) in _UNPRINTABLE else letter
+        for letter in text
+    )
 
 
 _LONGEST = 4000  # characters: no name, and most paragraphs, are longer

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from safetensors.torch import save_file
 
 from clinode import __version__
@@ -24,6 +22,7 @@ from clinode.figures.picture import data_uri
 from clinode.figures.stimulation import stimulus_figure
 from clinode.folder import write_folder, write_json
 from clinode.report.brain_map import brain_map
+from clinode.report.rendering import page_environment, page_style
 from clinode.report.wording import BRAIN_LIMITS, measured, significant
 from clinode.spreadsheet import csv_text
 
@@ -73,18 +72,12 @@ def write_brain_report(steering: Steering, folder: str | Path, *, replace: bool 
 
 def brain_page(steering: Steering) -> str:
     """The page as HTML: self-contained, no script, the same bytes for the same study."""
-    environment = Environment(
-        loader=PackageLoader("clinode.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    style = environment.get_template("style.css").render()
-    return environment.get_template("brain.html").render(
-        style=Markup(style),  # our own file, no data
+    template = page_environment().get_template("brain.html")
+    return template.render(
+        style=page_style(),
         limits=BRAIN_LIMITS,
-        provenance=f"clinode {__version__}; seed {steering.seed}; every number of this page is in "
-        "steering.json beside it.",
+        provenance=f"clinode {__version__}; seed {steering.seed}; every number of this page is "
+        "in steering.json beside it.",
         system=printable(steering.system),
         summary=_summary(steering),
         warnings=_warnings(steering),

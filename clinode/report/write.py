@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from clinode.attribution import Attributions
 from clinode.cohort import Classify, Cohort
@@ -30,6 +28,7 @@ from clinode.report import subgroups as page5
 from clinode.report.facts import ModelFacts
 from clinode.report.index import index_page
 from clinode.report.material import Material, Told
+from clinode.report.rendering import page_environment, page_style
 from clinode.report.subjects import Asked, subject_pages
 from clinode.report.tables import Table, told_tables
 from clinode.report.wording import LIMITS
@@ -150,7 +149,7 @@ def write_report(
     written["index.html"] = index_page(material, pages, alerts)
     written["index.html"]["dynamics"] = dynamics if isinstance(dynamics, str) else ""
     shared = {
-        "style": Markup(_environment().get_template("style.css").render()),  # our own file, no data
+        "style": page_style(),
         "limits": LIMITS,
         "outcome": material.outcome,
         "baseline": material.baseline,
@@ -163,7 +162,7 @@ def write_report(
     }
 
     def write(target: Path) -> None:
-        environment = _environment()
+        environment = page_environment()
         rendered = [(name, page.get("template", name), page) for name, page in written.items()]
         rendered += [(str(page["file"]), "subject.html", page) for page in pages]
         for name, template, page in rendered:
@@ -195,15 +194,6 @@ def _of_outcome(evaluation: Evaluation | None, outcome: str) -> dict[str, Any] |
     told = evaluation.to_dict()
     labels = told.get("labels")
     return told if labels is None else {**labels[outcome], "n_trained_on": told["n_trained_on"]}
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("clinode.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
 
 
 def _measures(evaluation: Evaluation | None) -> list[Table]:
