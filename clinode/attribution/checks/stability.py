@@ -304,7 +304,7 @@ def _tau(
     return np.divide(agreed, ranked, out=np.full(len(first), np.nan), where=ranked > 0)
 
 
-def _checked_errors(errors: float | Mapping[str, float], cohort: Cohort) -> dict[str, float]:
+def _checked_errors(errors: float | Mapping[str, float] | None, cohort: Cohort) -> dict[str, float]:
     """Coefficient of variation of each continuous variable."""
     moved = [one.name for one in cohort.schema.variables if one.kind == "continuous"]
     if isinstance(errors, float | int):

@@ -120,6 +120,8 @@ def test_errors_of_measurement_are_those_that_were_named(additive_run, some):
     assert (found.errors["HR"], found.errors["Lactate"]) == (0.0, 0.5)
     table = some.observations.astype({"variable": str}).set_index("variable")["value"]
     tenth = 0.1 * table.groupby(level=0).std(ddof=0) / table.groupby(level=0).mean()
+    unnamed = measurement_sensitivity(additive_run, some, SLOPE, n_draws=1)
+    assert unnamed.errors["MAP"] == found.errors["MAP"]
     for name in ("MAP", "HCT"):  # who knows the assay no better: never a large part of the spread
         assert found.errors[name] == pytest.approx(min(0.02, tenth[name]))
     for errors, words in (
