@@ -17,9 +17,9 @@ from clinode.report.opinions import (
     member_ranges,
     opinions_table,
 )
+from clinode.report.rendering import page_environment
 from clinode.report.subject import Beside, subject_page
 from clinode.report.wording import LIMITS
-from clinode.report.write import _environment
 
 LACTATE = Variable(name="Lactate", label="Lactate", unit="mmol/L", normal=(0.5, 2.0))
 
@@ -215,7 +215,7 @@ def test_a_page_of_36_variables_and_1000_points_stays_under_300_kilobytes():
         attributions=found, events=table, gate=gate, answer=answer, beside=beside,
         variables=variables, known=list(variables), seen=list(table["variable"]), scored=None,
     )  # fmt: skip
-    environment = _environment()
+    environment = page_environment()
     html = environment.get_template("subject.html").render(
         **page, ordinal="#0001", outcome="died", baseline="the mean", limits=LIMITS,
         provenance="p", style=environment.get_template("style.css").render(), here="",
