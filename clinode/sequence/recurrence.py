@@ -196,6 +196,9 @@ class _Recurrence(torch.autograd.Function):
             grads = again(plainly, leaves, needs, (on_states, on_flowed))
             return (*(None,) * 5, *grads)
         after, between = on_states.clone(), on_flowed.clone()
+        # without their place in the graph: a part that kept it would hold what holds the part, and
+        # the buffers of one step after the other would wait for the garbage collector
+        states, flowed = states.detach(), flowed.detach()
         with on_buffers():
             flow.begin_backward(_before(states, sizes))
             update.begin_backward(flowed)

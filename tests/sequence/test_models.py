@@ -1,5 +1,7 @@
 """What every family promises. A family that is not in the table of models fails here."""
 
+import gc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -217,6 +219,22 @@ def test_augmentation_is_only_in_a_loss_with_a_generator(classified, build, name
     plain = model.loss(batch, None)
     assert torch.equal(plain, model.loss(batch, None))
     assert not torch.equal(plain, model.loss(batch, torch.Generator().manual_seed(0)))
+
+
+def test_a_step_leaves_no_tensor_for_the_garbage_collector(classified, build, name):
+    model = build(classified, name)
+    gc.collect()
+    gc.disable()
+    try:
+        model.loss(classified.batch(np.arange(8), DOUBLE), None).backward()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [found for found in gc.garbage if isinstance(found, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
 
 
 @pytest.mark.slow
