@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from clinode.report import paths
+from clinode.report.paths import short as _short
+
 Number = float | int
 Numbers = Sequence[Number] | np.ndarray
 LABEL_WIDTH = 6.3  # of a letter at the size that labels have, on average
@@ -23,7 +26,7 @@ class Chart:
     Args:
         name: Of the picture within its page, for the ids of its title and description.
         title: What it shows, short.
-        description: What it says, in words.
+        description: What it says, in words; empty where the title tells all.
         width, height: Of the picture, in its own units.
         marks: What is drawn, in order: dictionaries that the template knows.
     """
@@ -43,6 +46,31 @@ class Chart:
     def text(self, x: Number, y: Number, words: str, style: str = "") -> None:
         """Words at a place; style "e" ends there, "m" has its middle there, "v" stands upright."""
         self.marks.append({"style": style, "x": _short(x), "y": _short(y), "words": words})
+
+    def open_group(self, name: str) -> None:
+        """What is drawn from here to `close_group` can be drawn again by other pictures."""
+        self.marks.append({"open": name})
+
+    def close_group(self) -> None:
+        """The end of what other pictures draw again."""
+        self.marks.append({"close": True})
+
+    def use_group(self, name: str) -> None:
+        """Draw again what another picture of the page holds under this name."""
+        self.marks.append({"use": name})
+
+    @property
+    def drawn(self) -> list[dict[str, Any]]:
+        """The marks, words of one style that follow each other taken together."""
+        found: list[dict[str, Any]] = []
+        for mark in self.marks:
+            if "words" in mark and "v" not in mark["style"].split():
+                if not (found and "texts" in found[-1] and found[-1]["style"] == mark["style"]):
+                    found.append({"style": mark["style"], "texts": []})
+                found[-1]["texts"].append(mark)
+            else:
+                found.append(mark)
+        return found
 
     def rect(self, style: str, x: Number, y: Number, width: Number, height: Number) -> None:
         """A bar."""
@@ -100,14 +128,13 @@ class Panel:
 
     def line(self, style: str, x: Numbers, y: Numbers) -> None:
         """A line through points; it breaks where a number is missing."""
-        parts, is_open = [], False
+        parts: list[list[tuple[float, float]]] = [[]]
         for a, b in zip(x, y, strict=True):
-            if not (math.isfinite(a) and math.isfinite(b)):
-                is_open = False
-                continue
-            parts.append(f"{'L' if is_open else 'M'}{_short(self.across(a))} {_short(self.up(b))}")
-            is_open = True
-        self.chart.path(style, "".join(parts))
+            if math.isfinite(a) and math.isfinite(b):
+                parts[-1].append((self.across(a), self.up(b)))
+            elif parts[-1]:
+                parts.append([])
+        self.chart.path(style, "".join(paths.polyline(part) for part in parts))
 
     def band(self, style: str, x: Numbers, low: Numbers, high: Numbers) -> None:
         """What lies between two lines, where both are known."""
@@ -118,18 +145,25 @@ class Panel:
         ]
         if len(known) < 2:
             return
-        there = "L".join(f"{_short(self.across(a))} {_short(self.up(c))}" for a, _, c in known)
-        back = "L".join(f"{_short(self.across(a))} {_short(self.up(b))}" for a, b, _ in known[::-1])
-        self.chart.path(style, f"M{there}L{back}Z")
+        there = [(self.across(a), self.up(c)) for a, _, c in known]
+        back = [(self.across(a), self.up(b)) for a, b, _ in known[::-1]]
+        self.chart.path(style, paths.polyline(there + back, whole=True) + "z")
+
+    def belt(self, style: str, low: Number, high: Number) -> None:
+        """What lies between two numbers, from side to side; nothing where that is too thin."""
+        bottom, top = round(self.up(low)), round(self.up(high))
+        if bottom > top:
+            width = _short(self.right - self.left)
+            self.chart.path(style, f"M{_short(self.left)} {top}h{width}v{bottom - top}h-{width}z")
 
     def points(self, style: str, x: Numbers, y: Numbers) -> None:
         """Dots, drawn as the ends of lines of no length."""
-        d = "".join(
-            f"M{_short(self.across(a))} {_short(self.up(b))}h0"
+        places = [
+            (self.across(a), self.up(b))
             for a, b in zip(x, y, strict=True)
             if math.isfinite(a) and math.isfinite(b)
-        )
-        self.chart.path(style, d)
+        ]
+        self.chart.path(style, paths.dots(places))
 
     def whiskers(self, style: str, x: Numbers, low: Numbers, high: Numbers) -> None:
         """Upright intervals."""
@@ -286,7 +320,3 @@ def swarm(values: Numbers, reach: Number, *, step: Number, most: Number) -> np.n
 def _number(value: Number, as_percent: bool) -> str:
     text = f"{100 * value:g} %" if as_percent else f"{value:g}"
     return text.replace("-", "−")
-
-
-def _short(value: Number) -> str:
-    return f"{value:.1f}".removesuffix(".0")

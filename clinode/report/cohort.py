@@ -21,6 +21,7 @@ from clinode.report.charts import (
     swarm,
 )
 from clinode.report.material import Material
+from clinode.report.paths import dots
 from clinode.report.tables import Table, told_tables
 from clinode.report.wording import signed, significant
 
@@ -137,7 +138,7 @@ def _strip(material: Material) -> dict[str, Any] | None:
         # evenly through the sorted contributions, so that what is drawn keeps their shape
         order = np.argsort(attribution, kind="stable")[every // 2 :: every]
         x = np.array([panel.across(value) for value in attribution[order]])
-        y = swarm(x.tolist(), DOT, step=2.6, most=ROW / 2 - 3) + top + ROW * (position + 0.5)
+        y = swarm(x.tolist(), DOT, step=3, most=ROW / 2 - 3) + top + ROW * (position + 0.5)
         for number, style in enumerate(("s0", "s1", "s2")):
             which = third[order] == number
             _dots(chart, style, x[which], y[which])
@@ -178,7 +179,7 @@ def _legend(chart: Chart, left: float | int) -> None:
 
 def _dots(chart: Chart, style: str, x: np.ndarray, y: np.ndarray) -> None:
     """Dots as the ends of lines of no length; a ring is a dot with a smaller one on it."""
-    d = "".join(f"M{a:.0f} {b:.1f}h0" for a, b in zip(x, y, strict=True))
+    d = dots(list(zip(x.tolist(), y.tolist(), strict=True)))
     chart.path(style, d)
     if style != "s2":
         chart.path(f"{style} in", d)

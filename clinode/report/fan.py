@@ -32,6 +32,7 @@ COURSE_HISTORY = 0.5  # of the training window, of a course
 WIDTH, HEIGHT = 300, 168
 LEFT, RIGHT, TOP, BOTTOM = 52, 290, 24, 128
 MOST_DRAWN = 120  # measured points of one variable; of more, every so manieth
+FIRST, HOURS = "f0", "hours"
 _BATCH = 256
 
 
@@ -191,7 +192,7 @@ def subject_fans(
     )
     pictures = [
         _picture(
-            f"fan{k}", seen[n], ahead[n], since, prediction_time, variables.get(n), n,
+            f"f{k}", seen[n], ahead[n], since, prediction_time, variables.get(n), n,
             fans.has_interval,
         )
         for k, n in enumerate(names)
@@ -228,34 +229,31 @@ def _picture(
         low, high = low - missing, high + missing
     low, high = nice_range(low, high)
     end = float(time.max())
-    last = "nothing in these hours" if not len(shown) else measured(float(shown["value"].iloc[0]))
+    last = "nothing here" if not len(shown) else measured(float(shown["value"].iloc[0]))
     closing = significant(float(value[-1]), 3)
     if has_interval:
         closing += (
             f" (90 % interval {significant(bounds[-1, 0], 3)} to {significant(bounds[-1, 1], 3)})"
         )
-    chart = Chart(
-        name,
-        title,
-        f"Last measured: {last}. Expected {end - prediction_time:g} h after the prediction time: "
-        f"{closing}.",
-        WIDTH,
-        HEIGHT,
-    )
+    told = f"{title}: last {last}, in {end - prediction_time:g} h {closing}"
+    chart = Chart(name, told, "", WIDTH, HEIGHT)  # a table tells the rest of all pictures together
     panel = Panel(chart, LEFT, TOP, RIGHT, BOTTOM, (since, end), (low, high))
     if variable is not None and variable.normal is not None:
-        bottom, top = panel.up(variable.normal[0]), panel.up(variable.normal[1])
-        if bottom - top >= 1:
-            chart.rect("ref", LEFT, top, RIGHT - LEFT, bottom - top)
-    panel.x_axis("hours since time zero", nice_ticks(since, end, most=5))
-    panel.y_axis("", nice_ticks(low, high, most=4))
+        panel.belt("ref", *variable.normal)
+    if name == FIRST:  # every picture of the page has the same hours
+        chart.open_group(HOURS)
+        panel.x_axis("hours since time zero", nice_ticks(since, end, most=5))
+        panel.rules("now", [prediction_time])
+        chart.close_group()
+    else:
+        chart.use_group(HOURS)
+    panel.y_axis("", nice_ticks(low, high, most=3))
     if has_interval:
         for level in (90, 50):
             panel.band(
                 "band", time, ahead[f"low{level}"].to_numpy(), ahead[f"high{level}"].to_numpy()
             )
     panel.line("l1", time, value)
-    panel.rules("now", [prediction_time])
     panel.points("dot", shown["time"].to_numpy(), shown["value"].to_numpy())
     chart.text(0, 14, title, "b")
     return chart

@@ -3,6 +3,7 @@
 It is done here, once for all, so that no page can forget it of one name or unit.
 """
 
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,8 +24,9 @@ def page_environment() -> Environment:
 
 
 def page_style() -> Markup:
-    """The style sheet: our own file, no data."""
-    return Markup(page_environment().get_template("style.css").render())
+    """The style sheet, without blanks that say nothing: our own file, no data."""
+    style = page_environment().get_template("style.css").render()
+    return Markup(re.sub(r"(?<=[{};:,])\s+|\s+(?=[{}])", "", style))
 
 
 def _seen(value: Any) -> Any:

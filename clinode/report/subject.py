@@ -18,7 +18,7 @@ from clinode.report.wording import contribution_unit, hours, measured, signed
 from clinode.statistics import wilson_interval
 
 TOP_EVENTS = 12
-MOST_TABLE_ROWS = 400
+MOST_SINGLE = 3000  # values told one by one
 SIMILAR = 100  # records around this output that "a similar output" means, at most
 SMALLEST_CELL = 11  # counts below are not shown
 
@@ -96,7 +96,7 @@ def subject_page(
     if gate["withheld"]:
         return page
     moved = events.iloc[np.argsort(-events["attribution"].abs().to_numpy(), kind="stable")]
-    shown, top = moved.head(MOST_TABLE_ROWS), moved.head(TOP_EVENTS)
+    top = moved.head(TOP_EVENTS)
     drawn = attributions.players == "event"
     ranges = member_ranges(top, beside.members)
     told = [_told(row, variables, attributions.players) for row in top.to_dict("records")]
@@ -106,14 +106,12 @@ def subject_page(
         "timeline": timeline(events, prediction_time, variables) if drawn else None,
         "top": told,
         "ranges": "" if ranges is None else f"Range of {ranges[2]} members",
-        "all": [_told(row, variables, attributions.players) for row in shown.to_dict("records")],
-        "all_caption": (
-            f"All {len(moved)}, largest contribution first"
-            if len(moved) <= MOST_TABLE_ROWS
-            else f"The {MOST_TABLE_ROWS} largest of {len(moved)}; the others sum to "
-            f"{signed(float(moved['attribution'].iloc[MOST_TABLE_ROWS:].sum()))}"
+        "by_variable": _sums(events, moved.head(MOST_SINGLE), variables, attributions.players),
+        "single": (
+            "each"
+            if len(moved) <= MOST_SINGLE
+            else f"the {MOST_SINGLE} with the largest contributions of {len(moved)}"
         ),
-        "by_variable": _sums(events, variables),
         "opinions": opinions_table([(attributions, events), *beside.others], variables),
     }
 
@@ -168,7 +166,7 @@ def _when(row: Mapping[str, Any], players: str) -> str:
     return f"stretch from {hours(time)}" if players == "window" else hours(time)
 
 
-def _value(value: object, name: str, variable: Variable | None) -> str:
+def _value(value: object, name: str, variable: Variable | None, *, with_unit: bool = True) -> str:
     if not isinstance(value, int | float | np.number):
         return printable(value)
     number = float(value)
@@ -176,8 +174,9 @@ def _value(value: object, name: str, variable: Variable | None) -> str:
         return "–"  # of several values together there is not one
     if name.lower() == "age" and number >= 90:
         return "90+ years"  # ages from 90 identify; they are pooled
-    unit = "" if variable is None or variable.unit == "1" else f" {printable(variable.unit)}"
-    return measured(number) + unit
+    if not with_unit or variable is None or variable.unit == "1":
+        return measured(number)
+    return f"{measured(number)} {printable(variable.unit)}"
 
 
 def _reference(variable: Variable | None) -> str:
@@ -192,26 +191,44 @@ def _direction(attribution: float) -> tuple[str, str]:
     return ("▲ moved up", "up") if attribution > 0 else ("▼ moved down", "down")
 
 
-def _sums(events: pd.DataFrame, variables: Mapping[str, Variable]) -> list[dict[str, Any]]:
+def _sums(
+    events: pd.DataFrame, told: pd.DataFrame, variables: Mapping[str, Variable], players: str
+) -> list[dict[str, Any]]:
+    """Of each variable the sum of all `events`, and one by one those of them that are `told`."""
     names = events.assign(name=events["variable"].astype(str))
     table = names.groupby("name").agg(total=("attribution", "sum"), count=("attribution", "size"))
     table = table.assign(size=table["total"].abs())
+    single = dict(list(told.groupby(told["variable"].astype(str), sort=False)))
     rows = []
     for name, total, count, _ in table.sort_values(
         "size", ascending=False, kind="stable"
     ).itertuples():
         direction, style = _direction(float(total))
         variable = variables.get(str(name))
+        own = single.get(str(name), told.head(0)).sort_values("time", kind="stable")
         rows.append(
             {
                 "name": printable(variable.label or name) if variable else printable(name),
+                "label": label(variable, str(name)),
                 "count": int(count),
-                "direction": direction,
+                "mark": direction[:1] if style != "quiet" else "",
                 "style": style,
                 "contribution": signed(float(total)),
+                "each": "; ".join(
+                    _one(row, str(name), variable, players) for row in own.to_dict("records")
+                ),
             }
         )
     return rows
+
+
+def _one(row: Mapping[str, Any], name: str, variable: Variable | None, players: str) -> str:
+    """A value among those of its variable: when, what, and what it contributed if anything."""
+    text = _when(row, players).removesuffix(" h")
+    if players == "event":
+        text += f": {_value(row['value'], name, variable, with_unit=False)}"
+    contribution = signed(float(row["attribution"]))
+    return text if contribution == signed(0.0) else f"{text} ({contribution})"
 
 
 def _gates(

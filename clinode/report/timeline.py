@@ -1,7 +1,7 @@
 """The patient timeline: measured points only, height for the value, mark for the contribution.
 
 Geometry is computed here and drawn by `templates/timeline.svg`; the picture needs no plotting
-library and stays under a tenth of a megabyte. A contribution is told by shape (up or down), by
+library and stays under fifty kilobytes. A contribution is told by shape (up or down), by
 size, and only last by color, so that print in gray says the same.
 """
 
@@ -15,13 +15,14 @@ import pandas as pd
 
 from clinode.cohort import Variable
 from clinode.errors import printable
+from clinode.report.paths import shapes
 from clinode.report.wording import hours, measured, signed
 
 LEFT, RIGHT, WIDTH = 250, 890, 960
 TOP, ROW, PAD = 26, 30, 6
 LABEL = 40  # characters that fit left of the picture
 MOST_MARKS = 1500  # beyond this a page would pass its size; the rest is merged, and said so
-TITLED_MARKS = 700  # tooltips for the largest contributions only
+TITLED_MARKS = 25  # tooltips for the largest contributions only; a table tells all
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class Timeline:
     left: int = LEFT
     right: int = RIGHT
     top: int = TOP
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One point: where its shape begins, and the shape."""
+
+    style: str
+    corner: tuple[float, float]
+    shape: str
+    title: str
 
 
 def timeline(
@@ -124,12 +135,12 @@ def _row(own, variable, name, top, across, largest, titled) -> dict[str, Any]:
     def down(value: float) -> float:
         return round(top + PAD + inner * (1 - (min(max(value, low), high) - low) / (high - low)), 1)
 
-    unit = "" if variable is None or variable.unit == "1" else variable.unit
+    unit = "" if variable is None or variable.unit == "1" else f" {variable.unit}"
     marks = []
     for time, value, attribution in own[["time", "value", "attribution"]].itertuples(index=False):
         title = ""
         if abs(attribution) >= titled:
-            title = f"{hours(time)}: {measured(value)} {unit}, {signed(attribution)}"
+            title = f"{hours(time)}: {measured(value)}{unit}, {signed(attribution)}"
         marks.append(_mark(across(time), down(value), attribution, largest, title))
     band = None
     if variable is not None and variable.normal is not None:
@@ -142,24 +153,33 @@ def _row(own, variable, name, top, across, largest, titled) -> dict[str, Any]:
         "middle": top + ROW / 2 + 4,
         "bottom": top + ROW,
         "band": band,
-        "marks": marks,
+        "marks": _together(marks),
         "bars": [],
     }
 
 
-def _mark(x: float, y: float, attribution: float, largest: float, title: str) -> dict[str, str]:
+def _mark(x: float, y: float, attribution: float, largest: float, title: str) -> Mark:
     share = abs(attribution) / largest if largest > 0 else 0.0
     if share < 0.02:
-        return {
-            "style": "o",
-            "path": f"M{x - 2:g} {y:g}a2 2 0 1 0 4 0a2 2 0 1 0-4 0",
-            "title": title,
-        }
-    size = round(3 + 6 * math.sqrt(share), 1)
+        return Mark("o", (x, y), "h0", "")
+    size = round(3 + 6 * math.sqrt(share))
     style = ("u" if attribution > 0 else "v") + (" w" if share < 0.15 else "")
     up = -size if attribution > 0 else size
-    path = f"M{x - size:g} {y - up * 0.6:g}h{2 * size:g}l{-size:g} {up * 1.4:.1f}z"
-    return {"style": style, "path": path, "title": title}
+    shape = f"h{2 * size}l{-size} {round(up * 1.4)}z".replace(" -", "-")
+    return Mark(style, (x - size, y - up * 0.6), shape, title)
+
+
+def _together(marks: list[Mark]) -> list[dict[str, str]]:
+    """Marks without a tooltip as one path for each style, below those with one."""
+    drawn = [
+        {"style": style, "path": shapes([(m.corner, m.shape) for m in own]), "title": ""}
+        for style in ("o", "u w", "v w", "u", "v")
+        if (own := [m for m in marks if m.style == style and not m.title])
+    ]
+    single = [m for m in marks if m.title]
+    return drawn + [
+        {"style": m.style, "path": shapes([(m.corner, m.shape)]), "title": m.title} for m in single
+    ]
 
 
 def _span(values: np.ndarray, variable: Variable | None) -> tuple[float, float]:
@@ -172,7 +192,7 @@ def _span(values: np.ndarray, variable: Variable | None) -> tuple[float, float]:
 
 
 def _bars(own, variable, name, top, across, prediction_time) -> dict[str, Any]:
-    unit = "" if variable is None or variable.unit == "1" else variable.unit
+    unit = "" if variable is None or variable.unit == "1" else f" {variable.unit}"
     bars = []
     columns = ["time", "end", "value", "attribution"]
     for start, end, value, attribution in own[columns].itertuples(index=False):
@@ -185,7 +205,7 @@ def _bars(own, variable, name, top, across, prediction_time) -> dict[str, Any]:
                 "y": top + PAD + 3,
                 "width": round(max(right - left, 3), 1),
                 "height": ROW - 2 * PAD - 6,
-                "title": f"{told}: {measured(value)} {unit}, {signed(attribution)}",
+                "title": f"{told}: {measured(value)}{unit}, {signed(attribution)}",
             }
         )
     return {

@@ -1,11 +1,11 @@
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from clinode.cohort import Variable
-from clinode.report.timeline import LEFT, MOST_MARKS, RIGHT, timeline
+from clinode.report.timeline import LEFT, MOST_MARKS, RIGHT, TITLED_MARKS, timeline
+
+from .drawn import corners
 
 LACTATE = Variable(name="Lactate", label="Lactate", unit="mmol/L", normal=(0.5, 2.0))
 
@@ -24,20 +24,16 @@ def events(times, values, attributions, name="Lactate"):
     )
 
 
-def corner(mark):
-    (found,) = re.findall(r"^M(-?[\d.]+) (-?[\d.]+)", mark["path"])
-    return float(found[0]), float(found[1])
-
-
 def test_time_runs_linearly_from_time_zero_to_the_prediction_time():
     picture = timeline(events([0.0, 12.0, 24.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]), 24.0, {})
-    found = [corner(mark)[0] + 2 for mark in picture.rows[0]["marks"]]
-    assert found == pytest.approx([LEFT, (LEFT + RIGHT) / 2, RIGHT], abs=0.2)
+    (mark,) = picture.rows[0]["marks"]  # dots of one row are one path
+    found = [part[0][0] for part in corners(mark["path"])]
+    assert found == pytest.approx([LEFT, (LEFT + RIGHT) / 2, RIGHT], abs=0.51)
 
 
 def test_a_higher_value_stands_higher_in_its_row():
     picture = timeline(events([1.0, 2.0], [5.0, 1.0], [0.0, 0.0]), 24.0, {"Lactate": LACTATE})
-    high, low = (corner(mark)[1] for mark in picture.rows[0]["marks"])
+    high, low = (part[0][1] for part in corners(picture.rows[0]["marks"][0]["path"]))
     assert high < low
 
 
@@ -45,8 +41,19 @@ def test_the_sign_of_a_contribution_is_told_by_shape_not_only_by_color():
     picture = timeline(events([1.0, 2.0], [1.0, 1.0], [0.5, -0.5]), 24.0, {})
     up, down = picture.rows[0]["marks"]
     assert (up["style"], down["style"]) == ("u", "v")
-    tips = [float(re.findall(r"l-[\d.]+ (-?[\d.]+)z", m["path"])[0]) for m in (up, down)]
-    assert tips[0] < 0 < tips[1]  # the tip points up, and down
+    (up_part,), (down_part,) = corners(up["path"]), corners(down["path"])
+    assert up_part[2][1] < up_part[0][1]  # the tip points up
+    assert down_part[2][1] > down_part[0][1]
+
+
+def test_every_point_is_drawn_once_and_the_largest_can_be_pointed_at():
+    rng = np.random.default_rng(1)
+    n = 4 * TITLED_MARKS
+    picture = timeline(events(np.arange(n) * 0.1, np.ones(n), rng.normal(size=n)), 48.0, {})
+    marks = picture.rows[0]["marks"]
+    assert sum(len(corners(mark["path"])) for mark in marks) == n
+    assert sum(bool(mark["title"]) for mark in marks) == TITLED_MARKS
+    assert len(marks) <= TITLED_MARKS + 5  # the others are one path for each kind of mark
 
 
 def test_rows_are_ordered_by_the_size_of_their_contributions():
@@ -60,7 +67,8 @@ def test_a_crowded_subject_is_thinned_aloud_and_keeps_the_sum_of_its_contributio
     n = 4 * MOST_MARKS
     crowd = events(np.sort(rng.uniform(0, 48, n)), rng.normal(size=n), rng.normal(size=n))
     picture = timeline(crowd, 48.0, {})
-    assert len(picture.rows[0]["marks"]) < MOST_MARKS
+    drawn = [part for mark in picture.rows[0]["marks"] for part in corners(mark["path"])]
+    assert len(drawn) < MOST_MARKS
     assert "hourly means" in picture.note
     assert float(picture.rows[0]["sum"].replace("−", "-")) == pytest.approx(
         crowd["attribution"].sum(), abs=0.006
