@@ -21,8 +21,29 @@ from clinode.cohort.task import Task
 from clinode.errors import ArgumentError
 
 BLOCK_SUBJECTS = 20_000
+MANY_OBSERVATIONS = 20_000_000  # about half a gigabyte of packed records
 _OFFSETS = {"offset": "time", "event_offset": "event_value", "input_offset": "input_value"}
 _ROW_NUMBERS = ("input_start_row", "input_end_row")
+
+
+def pack(
+    cohort: Cohort, schema: Preprocessor, task: Task, with_targets: bool = True
+) -> PackedRecords:
+    """The records of `PackedRecords.build`; those of a cohort of many observations on the disk.
+
+    Args:
+        cohort: With more than `MANY_OBSERVATIONS` it is packed in blocks, into a temporary folder
+            of the system.
+        schema: Fitted on the training part.
+        task: Whose instances are wanted.
+        with_targets: Whether to read outcomes, or observations after the prediction time.
+
+    Raises:
+        SchemaError: Unknown variables; with targets, a missing or non-binary outcome column.
+    """
+    if cohort.n_observations <= MANY_OBSERVATIONS:
+        return PackedRecords.build(cohort, schema, task, with_targets)
+    return pack_in_blocks(cohort, schema, task, with_targets, block_subjects=BLOCK_SUBJECTS)
 
 
 def pack_in_blocks(
@@ -51,7 +72,9 @@ def pack_in_blocks(
     """
     if block_subjects < 1 or not len(cohort):
         raise ArgumentError("there is nothing to pack")
-    place = tempfile.TemporaryDirectory(prefix="clinode-records-", dir=folder)
+    place = tempfile.TemporaryDirectory(
+        prefix="clinode-records-", dir=folder, ignore_cleanup_errors=True
+    )
     stack = _Stack(Path(place.name))
     for part in _blocks(cohort, schema, task, with_targets, block_subjects):
         stack.add(part)
@@ -78,6 +101,8 @@ class _Stack:
         self.n_subjects = 0
         self.rows: type | None = None
         self.parts: list[dict[str, Any]] = []
+        # of each block: target and query_stop of the task, then of each part of several tasks
+        self.asked: list[list[tuple[np.ndarray | None, np.ndarray]]] = []
 
     def add(self, part: PackedRecords) -> None:
         """Append the arrays of a block, counted on from those before."""
@@ -100,13 +125,13 @@ class _Stack:
                 "subjects": part.subjects,
                 "subject_index": part.subject_index + self.n_subjects,
                 "prediction_time": part.prediction_time,
-                "target": part.target,
                 "first": part._first + first,
                 "stop": part._stop + first,
-                "query_stop": part._query_stop + first,
                 "static": part._static,
             }
         )
+        asked = (part, *part.parts)
+        self.asked.append([(one.target, one._query_stop + first) for one in asked])
         self.n_subjects += len(part.subjects)
 
     def records(self, schema: Preprocessor, task: Task) -> PackedRecords:
@@ -116,9 +141,16 @@ class _Stack:
         rows = self.rows(**{entry.name: self._open(entry.name) for entry in fields(self.rows)})
         arrays: dict[str, Any] = {"rows": rows}
         for name in self.parts[0]:
-            held = [part[name] for part in self.parts]
-            arrays[name] = None if held[0] is None else np.concatenate(held)
-        return PackedRecords(schema=schema, task=task, arrays=arrays)
+            arrays[name] = np.concatenate([part[name] for part in self.parts])
+
+        def asked(one: Task, place: int, parts: tuple[PackedRecords, ...] = ()) -> PackedRecords:
+            targets, stops = zip(*(block[place] for block in self.asked), strict=True)
+            target = None if targets[0] is None else np.concatenate(targets)
+            own = {"target": target, "query_stop": np.concatenate(stops), "parts": parts}
+            return PackedRecords(schema=schema, task=one, arrays={**arrays, **own})
+
+        parts = tuple(asked(part, place) for place, part in enumerate(task.parts, start=1))
+        return asked(task, 0, parts)
 
     def _append(self, name: str, array: np.ndarray) -> None:
         self.types.setdefault(name, (array.dtype, array.shape[1:]))

@@ -52,6 +52,24 @@ def split(
     return tuple(cohort.take(np.flatnonzero(part == k)) for k in range(len(fractions)))
 
 
+def some_subjects(cohort: Cohort, n_subjects: int, salt: str = "some") -> Cohort:
+    """A part of a cohort to measure on: about so many subjects, groups whole, drawn by their hash.
+
+    Args:
+        cohort: Is returned itself where it has no more.
+        n_subjects: At least one group is taken, and then as many as fit.
+        salt: Another salt gives others.
+    """
+    if len(cohort) <= n_subjects:
+        return cohort
+    group, names = pd.factorize(cohort.groups)
+    share = np.array([_share(name, salt) for name in names.tolist()])
+    order = np.argsort(share, kind="stable")
+    taken = np.cumsum(np.bincount(group, minlength=len(names))[order]) <= n_subjects
+    taken[0] = True
+    return cohort.take(np.flatnonzero(np.isin(group, order[taken])))
+
+
 def check_disjoint(*cohorts: Cohort) -> None:
     """Refuse cohorts that share a subject, or a group of subjects.
 

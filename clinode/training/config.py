@@ -12,7 +12,7 @@ from clinode.errors import ArgumentError
 _OPERATIONAL = ("checkpoint_seconds",)
 _COUNTS = (
     *("epochs", "batch_size", "accumulate", "bucket_batches", "patience_epochs"),
-    "prediction_times",
+    *("prediction_times", "statistics_subjects"),
 )
 # where others than the defaults were found better
 _RECOMMENDED: dict[type[Task], dict[str, int]] = {Forecast: {"epochs": 8, "prediction_times": 3}}
@@ -40,6 +40,8 @@ class FitConfig:
     average_decay: float = 0.98  # of the averaged weights, themselves warmed up
     patience_epochs: int = 5  # only with a tuning part: stop after this many without a better loss
     prediction_times: int = 1  # forecasts: of each record in training, its own and earlier ones
+    # of a larger training part, so many, drawn by hash, give the scales, baselines and state ranges
+    statistics_subjects: int = 50_000
     checkpoint_seconds: float = 30.0  # at most this much work is lost to a kill; 0 saves every step
 
     def __post_init__(self):

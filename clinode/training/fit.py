@@ -23,6 +23,8 @@ import yaml
 from clinode import __version__
 from clinode.cohort import Cohort, PackedRecords, Preprocessor, Task
 from clinode.cohort.fingerprint import fingerprint
+from clinode.cohort.record_blocks import pack
+from clinode.cohort.split import some_subjects
 from clinode.errors import (
     Interrupted,
     ResourceError,
@@ -80,7 +82,10 @@ def fit(
     Under `torchrun` every process takes its share of each step, and the first one writes: the
     folder must be one that all of them see.
 
-    Preprocessing is fitted on `train` only, and blind to its labels. Draws are keyed by the seed,
+    Preprocessing is fitted on `train` only, and blind to its labels. Of a training part of millions
+    all are trained on, from records that are packed on the disk, but scales, baselines, the ranges
+    of the states and, without a tuning part, the reported figures are those of
+    `config.statistics_subjects`, drawn by hash. Draws are keyed by the seed,
     the purpose and the step, so on one machine with one number of threads a seed gives the same
     bytes, however often the fit was stopped or killed on its way.
 
@@ -160,7 +165,9 @@ class _Parts:
     aside: Cohort | None  # who of the tuning part selects nothing
     task: Task
     schema: Preprocessor
-    records: PackedRecords
+    few: Cohort  # of the training part, whom scales, baselines and state ranges are taken from
+    few_records: PackedRecords
+    few_shown: PackedRecords
     shown: PackedRecords  # what the network learns from
     tune_records: PackedRecords | None
     positions: np.ndarray  # of `shown`, with something to be trained on
@@ -169,24 +176,42 @@ class _Parts:
     def read(
         cls, train: Cohort, tune: Cohort | None, task: Task, config: FitConfig, source: Run | None
     ) -> "_Parts":
-        schema = Preprocessor.fit(train, task)
+        few = some_subjects(train, config.statistics_subjects)
+        schema = replace(Preprocessor.fit(few, task), n_subjects=len(train))
         if source is not None:
             schema = scaled_like(schema, source)
-        records = PackedRecords.build(train, schema, task)
+        records = pack(train, schema, task)
         work = work_of(task)
         work.check_targets("training", train, records)
         tune_records = aside = None
         if tune is not None:
             selecting, aside = work.set_aside(tune)
-            tune_records = PackedRecords.build(selecting, schema, task)
+            tune_records = pack(selecting, schema, task)
             work.check_targets("tuning", selecting, tune_records)
         shown = work.trained_on(records, config.prediction_times)
-        return cls(train, tune, aside, task, schema, records, shown, tune_records, shown.trainable)
+        few_records, few_shown = records, shown
+        if few is not train:
+            few_records = pack(few, schema, task)
+            work.check_targets("training", few, few_records)
+            few_shown = work.trained_on(few_records, config.prediction_times)
+        return cls(
+            train=train,
+            tune=tune,
+            aside=aside,
+            task=task,
+            schema=schema,
+            few=few,
+            few_records=few_records,
+            few_shown=few_shown,
+            shown=shown,
+            tune_records=tune_records,
+            positions=shown.trainable,
+        )
 
     @property
     def reported(self) -> tuple[str, Cohort]:
         """The part that metrics and predictions describe."""
-        return ("train", self.train) if self.tune is None else ("tune", self.tune)
+        return ("train", self.few) if self.tune is None else ("tune", self.tune)
 
 
 @dataclass(frozen=True)
@@ -265,7 +290,7 @@ class _Job:
         built = self.model.build(
             parts.schema, parts.task, keyed_generator(self.seed, "initial weights")
         )
-        built.prepare(parts.shown)
+        built.prepare(parts.few_shown)
         if self.source is not None:
             take_weights(built, self.source)
         if self.crew.is_first:
@@ -305,9 +330,9 @@ class _Job:
         fitted = loop.averaged
         fitted.load_state_dict(loop.fitted)
         fitted = fitted.cpu()
-        fitted.finish(parts.records)
+        fitted.finish(parts.few_records)
         fitted.eval()
-        steps = check_steps(fitted, parts.records)
+        steps = check_steps(fitted, parts.few_records)
         if steps is not None:
             log.write("field steps", loop.state.step, **steps.to_dict())
             if steps.warning is not None:
@@ -315,7 +340,7 @@ class _Job:
         self._stop_if_asked()
         shown.note("fitting the baselines")
         started = time.monotonic()
-        baselines = work_of(parts.task).fit_baselines(parts.train, parts.records, self.seed)
+        baselines = work_of(parts.task).fit_baselines(parts.few, parts.few_records, self.seed)
         log.write("baselines", loop.state.step, seconds=round(time.monotonic() - started, 3))
         self._stop_if_asked()
         return Run(

@@ -20,6 +20,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from clinode.cohort import Cohort, PackedRecords, Preprocessor, Task, task_from_dict
+from clinode.cohort.record_blocks import pack
 from clinode.errors import CheckpointError
 from clinode.folder import read_json, verify_folder
 from clinode.sequence import SequenceModel, model_from_config
@@ -101,7 +102,7 @@ class Run:
         Raises:
             SchemaError: The cohort has a variable that the training part did not have.
         """
-        return PackedRecords.build(cohort, self.schema, self.task, with_targets=with_targets)
+        return pack(cohort, self.schema, self.task, with_targets=with_targets)
 
     def predict(
         self,

@@ -1,17 +1,23 @@
+import itertools
 from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 
-from clinode.cohort import Classify, Cohort, Forecast, PackedRecords, Preprocessor
+from clinode.cohort import Classify, Cohort, Forecast, PackedRecords, Preprocessor, Several
 from clinode.cohort.record_blocks import pack_in_blocks
 from clinode.errors import ArgumentError
 
 ARRAYS = ("subjects", "subject_index", "prediction_time", "lengths")
 
 
-@pytest.mark.parametrize("task", [Classify("died"), Forecast(6.0)], ids=["classify", "forecast"])
+BOTH = Several((Classify("died"), Forecast(6.0)))
+
+
+@pytest.mark.parametrize(
+    "task", [Classify("died"), Forecast(6.0), BOTH], ids=["classify", "forecast", "both"]
+)
 @pytest.mark.parametrize("block", [1, 7, 40, 1000])
 def test_records_packed_in_blocks_are_those_packed_in_one_piece(treated, task, block):
     schema = Preprocessor.fit(treated, task)
@@ -24,8 +30,10 @@ def test_records_packed_in_blocks_are_those_packed_in_one_piece(treated, task, b
         assert one.dtype == other.dtype
         assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
     indices = np.random.default_rng(0).permutation(len(whole))[:17]
-    one, other = found.batch(indices), whole.batch(indices)
-    for entry in fields(one):
+    packed, built = found.batch(indices), whole.batch(indices)
+    pairs = [(packed, built), *zip(packed.parts, built.parts, strict=True)]
+    assert len(pairs) == 1 + len(task.parts)
+    for (one, other), entry in itertools.product(pairs, fields(built)):
         left, right = getattr(one, entry.name), getattr(other, entry.name)
         if isinstance(left, torch.Tensor):
             torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)

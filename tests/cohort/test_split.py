@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinode.cohort import Cohort, check_disjoint, read_cohort, split
-from clinode.cohort.split import _share
+from clinode.cohort.split import _share, some_subjects
 from clinode.errors import ArgumentError, SchemaError
 
 
@@ -72,6 +72,19 @@ def test_subjects_of_one_group_stay_together():
         assert len(part) % 6 == 0
     with pytest.raises(SchemaError, match="groups in two splits: 1"):
         check_disjoint(cohort.take(range(9)), cohort.select([9, 12]))
+
+
+def test_some_subjects_are_whole_groups_whatever_else_is_there():
+    table = pd.DataFrame({"subject_id": range(60), "time": 0.0, "variable": "HR", "value": 80.0})
+    statics = pd.DataFrame({"subject_id": range(60), "person": np.arange(60) // 6})
+    cohort = read_cohort(table, statics=statics, group="person")
+    some = some_subjects(cohort, 20)
+    assert len(some) == 18
+    assert set(np.bincount(some.groups.astype(int), minlength=10)) == {0, 6}
+    fewer = some_subjects(cohort.take(np.flatnonzero(np.isin(cohort.groups, some.groups))), 12)
+    assert set(fewer.subjects) < set(some.subjects)
+    assert len(some_subjects(cohort, 1)) == 6
+    assert some_subjects(cohort, 60) is cohort
 
 
 def test_a_subject_in_two_splits_is_refused(thousand):

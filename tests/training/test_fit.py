@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 import yaml
 
-from clinode.cohort import Classify, Cohort, Forecast
+from clinode.cohort import Classify, Cohort, Forecast, PackedRecords, Preprocessor, record_blocks
+from clinode.cohort.split import some_subjects
 from clinode.errors import (
     ArgumentError,
     CheckpointError,
@@ -61,6 +62,50 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(
     other = digests(tmp_path / "other")
     assert other["model.safetensors"] != digests(fitted.folder)["model.safetensors"]
     assert other["schema.json"] == digests(fitted.folder)["schema.json"]
+
+
+def test_records_packed_on_the_disk_give_the_same_bytes(
+    fitted, small_model, train, task, small_config, tmp_path, digests, monkeypatch
+):
+    built = []
+
+    def counted(cohort, *told):
+        built.append(len(cohort))
+        return build(cohort, *told)
+
+    build = PackedRecords.build
+    monkeypatch.setattr(record_blocks, "MANY_OBSERVATIONS", 0)
+    monkeypatch.setattr(record_blocks, "BLOCK_SUBJECTS", 7)
+    monkeypatch.setattr(record_blocks.PackedRecords, "build", counted)
+    call = {"task": task, "config": small_config, "progress": False}
+    fit(small_model, train, out=tmp_path / "run", **call)
+    assert digests(tmp_path / "run") == digests(fitted.folder)
+    assert max(built) == 7
+
+
+def test_of_many_subjects_some_are_measured_and_all_are_trained_on(
+    small_model, train, held_out, task, small_config, tmp_path
+):
+    config = replace(small_config, statistics_subjects=50)
+    call = {"task": task, "config": config, "progress": False}
+    run = fit(small_model, train, held_out, out=tmp_path / "run", **call)
+    some = some_subjects(train, 50)
+    assert len(some) == 50
+    measured, own = Preprocessor.fit(some, task), run.schema
+    assert own.n_subjects == len(train)
+    assert replace(own, n_subjects=50) == measured
+    assert own.mean != Preprocessor.fit(train, task).mean
+    (started,) = [line for line in log_lines(run.folder) if line["event"] == "start"]
+    assert started["n_records"] + started["n_left_out"] == len(train)
+    alone = fit(small_model, some, held_out, out=tmp_path / "alone", **call)
+    stored = [
+        safetensors.torch.load_file(each.folder / "baselines.safetensors") for each in (run, alone)
+    ]
+    assert stored[0].keys() == stored[1].keys()
+    for name, found in stored[0].items():
+        assert torch.equal(found, stored[1][name])
+    for each in (run, alone):
+        assert np.isfinite(each.predict(held_out)["probability"]).all()
 
 
 @pytest.mark.slow
