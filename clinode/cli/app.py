@@ -22,11 +22,12 @@ from clinode.cli.convert import convert
 from clinode.cli.decide import decide
 from clinode.cli.demo import demo
 from clinode.cli.doctor import doctor
-from clinode.cli.explain import explain, report
+from clinode.cli.explain import explain
 from clinode.cli.failures import INTERRUPTED, told_to_a_person
 from clinode.cli.fit import evaluate, fit, predict
 from clinode.cli.options import spread_out
 from clinode.cli.overview import overview
+from clinode.cli.report import report
 from clinode.cli.similarity import similarity
 from clinode.cli.systems import bifurcate, simulate
 from clinode.cli.verify import verify

@@ -6,6 +6,7 @@ option a field, under the group's `panel` in the help, and hands the command the
 
 import inspect
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
@@ -41,6 +42,45 @@ class Answer:
         """Tell a person what happens now, beside the answer."""
         if not self.json:
             say(sys.stderr, as_text([line]))
+
+    def counter(self, done_word: str, noun: str) -> Callable[[int, int], None]:
+        """Tells a person now and then how many are done, and how long the rest will take."""
+        return Counted(self.progress, done_word, noun)
+
+
+class Counted:
+    """Turns (done, all) into a line every few seconds, with the time that is left.
+
+    Args:
+        tell: Is given each line.
+        done_word: What was done, such as "explained".
+        noun: To what, such as "subjects".
+        every: Seconds between two lines.
+        clock: Seconds, rising.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[str], None],
+        done_word: str,
+        noun: str,
+        every: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._tell, self._words, self._every, self._clock = tell, (done_word, noun), every, clock
+        self._begin = self._last = clock()
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many of all are done."""
+        from clinode.training.time_left import duration
+
+        now = self._clock()
+        if not 0 < done < total or now - self._last < self._every:
+            return
+        self._last = now
+        left = duration((now - self._begin) * (total - done) / done)
+        word, noun = self._words
+        self._tell(f"{word} {done:,} of {total:,} {noun}, about {left} left")
 
 
 @dataclass(frozen=True, kw_only=True)
