@@ -5,6 +5,7 @@ files, rows, columns, trajectories and counts; never a patient's value, identifi
 command line turns `exit_code` into its exit status.
 """
 
+import re
 import unicodedata
 
 
@@ -121,5 +122,21 @@ def spelled_out(text: str) -> str:
     )
 
 
+def masked_text(text: str) -> str:
+    """Text with what looks like an address, a date or an identifier masked.
+
+    Example:
+        >>> masked_text("labs of MRN-8675309, 2031-04-01")
+        'labs of ***, ***'
+    """
+    return _TELLING.sub(MASK, text)
+
+
+MASK = "***"
+_TELLING = re.compile(
+    r"[^\s/\\]+@[^\s/\\]+\.[^\s/\\]+"  # an address
+    r"|(?<!\d)\d{1,4}([-./])\d{1,2}\1\d{1,4}([T ]\d{1,2}:\d{2}(:\d{2})?)?(?!\d)"  # a date
+    r"|[A-Za-z]*[-_#]?(?<![\d.])\d(?:-?\d){4,}"  # five digits, with the letters before them
+)
 _LONGEST = 4000  # characters: no name, and most paragraphs, are longer
 _UNPRINTABLE = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}  # categories of Unicode

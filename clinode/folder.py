@@ -112,7 +112,7 @@ def check_writable(target: Path | str, *, kind: str | None = None, replace: bool
     target = Path(target).resolve()
     _recover(target)
     if target.exists() and not target.is_dir():
-        raise OutputError("a file stands there", where=str(target), fix="name another folder")
+        raise OutputError("a file stands there", where=target.name, fix="name another folder")
     if target.is_dir() and any(target.iterdir()):
         _check_replaceable(target, kind, replace)
     check_place(target)
@@ -137,7 +137,7 @@ def check_place(path: Path | str) -> None:
             trial.rmdir()
     except (FileNotFoundError, FileExistsError, NotADirectoryError):
         raise OutputError(
-            "no folder can be made there", where=str(path), fix="check the path"
+            "no folder can be made there", where=path.name, fix="check the path"
         ) from None
 
 
@@ -209,23 +209,23 @@ class _disk_errors:
         number = error.errno if isinstance(error, OSError) else None
         if is_disk_full(error):
             raise ResourceError(
-                "the disk is full", where=str(self.target), fix="free some space and run it again"
+                "the disk is full", where=self.target.name, fix="free some space and run it again"
             ) from None
         if number == errno.EIO:
             raise ResourceError(
-                "the disk failed while writing", where=str(self.target), fix="use another disk"
+                "the disk failed while writing", where=self.target.name, fix="use another disk"
             ) from None
         if number in _NOT_ALLOWED:
             raise OutputError(
                 "writing there is not allowed (read-only, or another owner)",
-                where=str(self.target),
+                where=self.target.name,
                 fix="name a folder that you may write to",
             ) from None
 
 
 def _check_replaceable(target: Path, kind: str | None, replace: bool) -> None:
     other = OutputError(
-        "the folder is not empty", where=str(target), fix="name another one, or empty it"
+        "the folder is not empty", where=target.name, fix="name another one, or empty it"
     )
     if not replace:
         raise other
@@ -235,7 +235,7 @@ def _check_replaceable(target: Path, kind: str | None, replace: bool) -> None:
         raise other from None
     if found != kind:
         raise OutputError(
-            f"a {found} stands there, not a {kind}", where=str(target), fix="name another folder"
+            f"a {found} stands there, not a {kind}", where=target.name, fix="name another folder"
         )
 
 
@@ -258,7 +258,7 @@ def _put_in_place(draft: Path, target: Path, replace: bool) -> None:
         if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
             raise OutputError(
                 "another process wrote this folder meanwhile",
-                where=str(target),
+                where=target.name,
                 fix="name another folder",
             ) from None
         raise
@@ -345,13 +345,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         "the manifest is truncated or altered", where=where, fix="restore the folder from a copy"
     )
     if not path.is_dir():
-        raise CheckpointError("there is no such folder", where=str(path), fix="check the path")
+        raise CheckpointError("there is no such folder", where=path.name, fix="check the path")
     try:
         raw = (path / MANIFEST).read_bytes()
     except FileNotFoundError:
         raise CheckpointError(
             "the folder was not written by clinode (it has no manifest)",
-            where=str(path),
+            where=path.name,
             fix="name a folder that clinode wrote",
         ) from None
     try:

@@ -96,6 +96,16 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def called(path: Path) -> str:
+    """What a file or folder is called, without where it lies: folders are named after people too.
+
+    Example:
+        >>> called(Path("/data/Ann Berg/stays")), called(Path("."))
+        ('stays', '.')
+    """
+    return path.name or str(path)
+
+
 def _cell(value: object) -> str:
     return printable(f"{value:,}" if isinstance(value, int) else value)
 
@@ -106,7 +116,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set)):
         return [_plain(inner) for inner in value]
     if isinstance(value, Path):
-        return str(value)
+        return called(value)
     if not isinstance(value, float | int | str | bool | None):
         return _plain(value.item())  # a number of numpy
     return None if isinstance(value, float) and not math.isfinite(value) else value

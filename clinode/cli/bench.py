@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.options import Answer
 from clinode.errors import ArgumentError
 
@@ -31,6 +32,13 @@ def bench(
     ] = None,
     folds: Annotated[int, typer.Option(min=1, help="New draws of each set.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the first draw.")] = 0,
+    through: Annotated[
+        str | None,
+        typer.Option(
+            help="A model of `clinode list`, fitted to the irregular sets as `fit` does and "
+            "explained as `explain` does: how the whole path does."
+        ),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Small sets: shows that all runs, proves nothing.")
     ] = False,
@@ -52,13 +60,17 @@ def bench(
         folds=folds,
         seed=seed,
         quick=quick,
+        through=through,
         progress=answer.progress,
     )
     lines = _lines(found, quick, {name: one.about for name, one in SETS.items()})
     if out is not None:
         _write(found, out)
-        lines.append(f"Wrote {out}")
-    answer.tell({"what": what.value, "quick": quick, **found.to_dict(), "out": out}, lines)
+        lines.append(f"Wrote {called(out)}")
+    answer.tell(
+        {"what": what.value, "quick": quick, "through": through, **found.to_dict(), "out": out},
+        lines,
+    )
 
 
 def _words(text: str) -> list[str]:
@@ -88,6 +100,8 @@ def _lines(found: "AttributionBench", quick: bool, about: dict[str, str]) -> lis
         rows.append([*named, *scores, *shares, *costs, off])
     lines = broken_table(head, rows, terminal_width())
     lines.append("")
+    for family in dict.fromkeys(summary.loc[summary["through"] != "", "through"]):
+        lines.append(f"The model is {family}, fitted and explained as clinode does it.")
     for name in dict.fromkeys(summary["set"]):
         facts = next(one.facts for one in found.rows if one.set == name)
         told = "".join(f"; {what} {value:.3f}" for what, value in facts.items())

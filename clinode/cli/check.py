@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.options import Answer, Data
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def check(
     if defined is not None:
         lines += [*flow_lines(defined), ""]
     lines += moved
-    lines.append(f"Wrote {out}" + (f" and {suggest}; edit it" if suggest is not None else ""))
+    also = "" if suggest is None else f" and {called(suggest)}; edit it"
+    lines.append(f"Wrote {called(out)}{also}")
     answer.tell({**found, "out": out, "suggest": suggest}, lines)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.assignments import constant_inputs, split_assignment, with_values
 from clinode.cli.options import Answer
 from clinode.errors import ArgumentError
@@ -258,6 +259,6 @@ def _words(found: "Steering", page: Path | None) -> list[str]:
         )
     lines.append(f"Stimulus at {', '.join(found.stimulus.inputs)}: {found.stimulus.verdict}.")
     if page is not None:
-        lines.append(f"Open {page} in a browser.")
+        lines.append(f"Open {called(page.parent)}/{page.name} in a browser.")
     lines.append("This describes the model, not a patient.")
     return lines

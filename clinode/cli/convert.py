@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.options import Answer, Data
 from clinode.errors import ArgumentError
 
@@ -38,11 +39,11 @@ def convert(
     done = carry_out(data.data, out, shard=wanted, name=name, options=data.told())
     lines = [f"Shard {wanted}: {done.n_subjects:,} subjects, {done.n_events:,} events."]
     if done.is_whole:
-        lines.append(f"Wrote {out}, whole. Next: clinode check {out}")
+        lines.append(f"Wrote {called(out)}, whole. Next: clinode check {called(out)}")
     else:
         left = ", ".join(f"{number}/{wanted.total}" for number in done.missing[:20])
         more = " ..." if len(done.missing) > 20 else ""
-        lines.append(f"Still to be converted before {out} is made: {left}{more}")
+        lines.append(f"Still to be converted before {called(out)} is made: {left}{more}")
     answer.tell(done.to_dict(), [*lines, "", *_ledger(done.ledger.to_pandas().values.tolist())])
 
 

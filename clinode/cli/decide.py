@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.options import Answer
 from clinode.errors import ArgumentError, SchemaError
 
@@ -91,7 +92,7 @@ def decide(
     if figure is not None:
         shown = found.preferred or min(fits, key=lambda name: fits[name].bic)
         _draw(fits[shown], figure, is_single=is_single)
-        lines.append(f"Wrote {figure}, of {shown}")
+        lines.append(f"Wrote {called(figure)}, of {shown}")
         result["figure"] = figure
     answer.tell(result, lines)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.options import Answer
 from clinode.errors import Interrupted
 
@@ -155,8 +156,8 @@ def _told(found: dict[str, Any], out: Path) -> list[str]:
         f"AUROC on those {found['held_out']:,}: {interval(evaluation['auroc'])}; {baselines}.",
         f"Planted causes: {ranks} of {planted['n_variables']} variables; AUPRC over measured "
         f"events {interval(planted['auprc'], 2)}, chance {planted['chance']:.2f}.",
-        f"Open {out / 'index.html'} in a browser; it links {found['pages']} patient pages.",
+        f"Open {called(out)}/index.html in a browser; it links {found['pages']} patient pages.",
         f"A generated brain of {found['steering']['regions']} regions was steered too: "
-        f"{out / 'brain' / 'index.html'}.",
+        f"{called(out)}/brain/index.html.",
         "Next, with data of your own: clinode check DATA",
     ]

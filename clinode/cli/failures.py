@@ -1,12 +1,15 @@
 """What a person is told when something went wrong, and the exit code that programs get.
 
 Expected failures say their own words. Of an unexpected one only its kind and its place in our code
-are shown, since its text may hold a value of a patient; `--debug` shows all of it.
+are shown, since its text may hold a value of a patient; `--debug` shows the way there, with lines
+of code and without texts of others. Words that were typed come back without paths, and without
+what picks a subject.
 """
 
+import re
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +17,8 @@ import typer
 from typer.exceptions import TyperException
 
 import clinode
-from clinode.cli.answers import as_json, say
+from clinode.cli.answers import as_json, as_text, say
+from clinode.cli.masking import without_values, without_words
 from clinode.errors import ArgumentError, ClinodeError, ResourceError
 from clinode.folder import is_disk_full
 
@@ -31,6 +35,7 @@ class told_to_a_person:
     """
 
     def __init__(self, given: Sequence[str], examples: Mapping[str, str]):
+        self.given = given
         self.as_json = "--json" in given
         self.debug = "--debug" in given
         self.example = next((examples[word] for word in given if word in examples), "")
@@ -47,11 +52,13 @@ class told_to_a_person:
         if error is None or isinstance(error, SystemExit):
             return
         if self.debug:
-            traceback.print_exception(error)
+            say(sys.stderr, without_words(as_text(_way_to(error)), self.given))
         if isinstance(error, KeyboardInterrupt | typer.Abort):
             self._tell({"code": "CLN-R03", "problem": "interrupted"}, "interrupted", INTERRUPTED)
-        ours = _as_ours(error, self.example)
-        self._tell(ours.to_dict(), f"error {ours.code}: {ours}", ours.exit_code)
+        ours = _as_ours(error, self.given, self.example)
+        told = {key: without_words(text, self.given) for key, text in ours.to_dict().items()}
+        line = without_words(f"error {ours.code}: {ours}", self.given)
+        self._tell(told, line, ours.exit_code)
 
     def _tell(self, told: dict[str, str], line: str, exit_code: int) -> None:
         if self.as_json:
@@ -61,12 +68,12 @@ class told_to_a_person:
         raise SystemExit(exit_code) from None
 
 
-def _as_ours(error: BaseException, example: str) -> ClinodeError:
+def _as_ours(error: BaseException, given: Sequence[str], example: str) -> ClinodeError:
     """The failure as an error of ours."""
     if isinstance(error, ClinodeError):
         return error
     if isinstance(error, TyperException):
-        problem = error.format_message().rstrip(".")
+        problem = without_values(error.format_message().rstrip("."), given)
         return ArgumentError(problem, fix=f"Try: {example}" if example else "see clinode --help")
     if is_disk_full(error):
         return ResourceError("the disk is full", fix="free some space and run it again")
@@ -77,6 +84,33 @@ def _as_ours(error: BaseException, example: str) -> ClinodeError:
         fix="this is a fault of clinode; --debug shows where, without it nothing of the data is "
         "shown",
     )
+
+
+def _way_to(error: BaseException) -> Iterator[str]:
+    """A traceback, causes first: places and lines of code, and of errors that are not ours no text.
+
+    A line of code holds no value of the data, the text of an exception may.
+    """
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        yield from _way_to(cause)
+        yield "which led to"
+    yield "Traceback (most recent call last):"
+    for frame in traceback.extract_tb(error.__traceback__):
+        yield f"  {_code_name(frame.filename)}, line {frame.lineno}, in {frame.name}"
+        yield f"    {frame.line}"
+    withheld = "its text is withheld, it may hold data"
+    yield f"{type(error).__name__}: {error if isinstance(error, ClinodeError) else withheld}"
+
+
+def _code_name(file: str) -> str:
+    """A file of code from its package on, without where that is installed."""
+    parts = re.split(r"[/\\]", file)
+    for root in ("site-packages", "clinode"):
+        if root in parts[:-1]:
+            start = len(parts) - 1 - parts[::-1].index(root)
+            return "/".join(parts[start + (root == "site-packages") :])
+    return parts[-1]
 
 
 def _place(error: BaseException) -> str:

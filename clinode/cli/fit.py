@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.check import flow_lines
 from clinode.cli.options import Answer, Data
 from clinode.errors import ArgumentError, SchemaError
@@ -135,9 +136,9 @@ def fit(
     if defined is not None:
         result["flow"] = defined.flow.to_dict()
     part = "the tuning part" if tune is not None else "the training part itself"
-    lines = [f"Wrote the run to {out}. On {part}:"]
+    lines = [f"Wrote the run to {called(out)}. On {part}:"]
     lines += _table_of(dict(run.metrics["evaluation"]))
-    lines += ["", f"Next: clinode evaluate {out} {data.data}"]
+    lines += ["", f"Next: clinode evaluate {called(out)} {called(data.data)}"]
     answer.tell(result, lines)
 
 
@@ -184,7 +185,7 @@ def evaluate(
         copy = write_recalibrated(fitted, cohort, out=recalibrate, method=method)
         evidence = cast("Recalibration", copy.calibration)
         found["recalibration"] = evidence.to_dict()
-        lines += ["", *evidence_lines(evidence), f"Wrote {recalibrate}"]
+        lines += ["", *evidence_lines(evidence), f"Wrote {called(recalibrate)}"]
     if out is not None:
         write_json(out, found)
     answer.tell(found, lines)
@@ -249,7 +250,7 @@ def predict(
     drift = find_drift(fitted, cohort)
     words += calibration_lines(fitted)
     result = {"out": out, "as": schema, "rows": n_rows, "subjects": n_subjects, "words": words}
-    wrote = f"Wrote {n_rows:,} predictions of {n_subjects:,} subjects to {out}"
+    wrote = f"Wrote {n_rows:,} predictions of {n_subjects:,} subjects to {called(out)}"
     answer.tell({**result, "drift": drift.to_dict()}, [wrote, *words, *drift_lines(drift)])
 
 

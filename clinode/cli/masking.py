@@ -9,14 +9,11 @@ import re
 import shlex
 from collections.abc import Sequence
 
-MASK = "***"
-PICKING = ("--subject", "--only")  # their values may be an identifier or a cell of the data
+from clinode.errors import MASK, masked_text
+
+# their values may be an identifier or a cell of the data
+PICKING = ("--subject", "--only", "--pick")
 _WITH_NAME = ("--only",)  # NAME=VALUE, of which the name is a column
-_TELLING = re.compile(
-    r"[^\s/\\]+@[^\s/\\]+\.[^\s/\\]+"  # an address
-    r"|(?<!\d)\d{1,4}([-./])\d{1,2}\1\d{1,4}([T ]\d{1,2}:\d{2}(:\d{2})?)?(?!\d)"  # a date
-    r"|[A-Za-z]*[-_#]?(?<![\d.])\d(?:-?\d){4,}"  # five digits and more, with the letters before them
-)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _QUANTITY = re.compile(_NUMBER.pattern + r"(/\d+| ?[a-zA-Z%]{1,4})?")  # a share, or with its unit
 
@@ -49,14 +46,53 @@ def masked_command(argv: Sequence[str]) -> str:
     return " ".join(words)
 
 
-def masked_text(text: str) -> str:
-    """Text with what looks like an address, a date or an identifier masked.
+def without_words(text: str, given: Sequence[str]) -> str:
+    """A text without what was typed of whom: values that pick subjects, and ways to files.
+
+    Args:
+        text: To be shown or logged; it may repeat what was typed.
+        given: The words after `clinode`.
 
     Example:
-        >>> masked_text("labs of MRN-8675309, 2031-04-01")
-        'labs of ***, ***'
+        >>> without_words("no column '4711' in /ann/a.csv", ["--subject", "4711", "/ann/a.csv"])
+        "no column '***' in a.csv"
     """
-    return _TELLING.sub(MASK, text)
+    option = ""
+    for word in given:
+        if word.startswith("-"):
+            option, equals, value = word.partition("=")
+            if not equals:
+                continue
+        else:
+            value = word
+        if option in PICKING:
+            _, equals, cell = value.partition("=")
+            picked = cell if equals and option in _WITH_NAME else value
+            text = _whole(picked).sub(MASK, text)
+        for part in re.split(r"[=,]", value):
+            if _file_name(part) != part:
+                text = text.replace(part, _file_name(part))
+        option = ""
+    return text
+
+
+def without_values(text: str, given: Sequence[str]) -> str:
+    """A text of the parser of the command line without any value that was typed.
+
+    Example:
+        >>> without_values("got unexpected extra argument (Ann)", ["check", "stays", "Ann"])
+        'got unexpected extra argument (***)'
+    """
+    for word in given:
+        value = word.partition("=")[2] if word.startswith("--") else word
+        if value and not value.startswith("-"):
+            text = _whole(value).sub(MASK, text)
+    return text
+
+
+def _whole(word: str) -> re.Pattern[str]:
+    """The word where it stands by itself."""
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
 
 
 def _shown(option: str, value: str) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.options import Answer
 from clinode.errors import ArgumentError, SchemaError
 
@@ -80,7 +81,7 @@ def similarity(
         result, lines = ranking.to_dict(), _pair_lines(ranking)
     if figure is not None:
         _write(_drawn(ranking), figure)
-        lines.append(f"Wrote {figure}")
+        lines.append(f"Wrote {called(figure)}")
     answer.tell({**result, "figure": figure}, lines)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.assignments import (
     constant_inputs,
     initial_state,
@@ -266,7 +267,9 @@ def _simulated_words(system: "System", found: Any, result: dict[str, Any]) -> li
     for name, number in result["events"].items():
         factor, per = frequency_unit(system.time_unit)
         lines.append(f"{count(number, name)}, {factor * number / float(found.times[-1]):.5g} {per}")
-    lines += [f"Wrote {path}" for path in (result["out"], result["figure"]) if path is not None]
+    lines += [
+        f"Wrote {called(path)}" for path in (result["out"], result["figure"]) if path is not None
+    ]
     return lines
 
 
@@ -311,5 +314,5 @@ def _bifurcation_words(
     if onset is not None:
         lines.append(f"Onset: {onset.verdict}")
     if out is not None:
-        lines.append(f"Wrote {out}; open {out / 'diagram.svg'}")
+        lines.append(f"Wrote {called(out)}; open {called(out)}/diagram.svg")
     return lines

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.options import Answer
 
 
@@ -24,5 +25,5 @@ def verify(
         "files": len(manifest["files"]),
         "bytes": sum(file["bytes"] for file in manifest["files"].values()),
     }
-    told = f"{folder}: a whole {manifest['kind']} of clinode {manifest['clinode']}, "
+    told = f"{called(folder)}: a whole {manifest['kind']} of clinode {manifest['clinode']}, "
     answer.tell(result, [told + count(result["files"], "file") + " as written"])

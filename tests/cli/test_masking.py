@@ -3,7 +3,8 @@ import shlex
 import pytest
 
 from clinode.cli.app import COMMANDS
-from clinode.cli.masking import MASK, masked_command, masked_text
+from clinode.cli.masking import masked_command
+from clinode.errors import MASK, masked_text
 
 
 @pytest.mark.parametrize(
