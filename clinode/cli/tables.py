@@ -30,7 +30,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table whole or not at all, as CSV or Parquet by the ending of its name.
 
     Text that a spreadsheet would run as a formula gets a quote before it in CSV; numbers are
-    written with every digit.
+    written with every digit. A column of Parquet that holds numbers and texts (values of measured
+    and of categorical quantities) is written as text.
 
     Raises:
         ArgumentError: The ending is another.
@@ -40,7 +41,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     check_ending(path)
     if path.suffix.lower() == ".parquet":
         paper = io.BytesIO()
-        table.to_parquet(paper, index=False)
+        _of_one_kind(table).to_parquet(paper, index=False)
         atomic_write(path, paper.getvalue())
         return
     atomic_write(path, csv_text(table))
@@ -56,3 +57,18 @@ def write_arrow(table: pa.Table, path: Path) -> None:
     paper = io.BytesIO()
     pq.write_table(table, paper)
     atomic_write(path, paper.getvalue())
+
+
+def _of_one_kind(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with every column of numbers and texts as one of texts, numbers in full."""
+    mixed = {
+        str(name): column.map(str, na_action="ignore")
+        for name, column in table.items()
+        if column.dtype == object and not _is_one_kind(column)
+    }
+    return table.assign(**mixed) if mixed else table
+
+
+def _is_one_kind(column: pd.Series) -> bool:
+    is_text = [isinstance(cell, str) for cell in column[column.notna()]]
+    return all(is_text) or not any(is_text)

@@ -12,6 +12,7 @@ import numpy as np
 
 from clinode.cohort.cohort import Cohort, CohortArrays
 from clinode.cohort.fingerprint import FEWEST_SUBJECTS
+from clinode.cohort.names import names_of, shown_name
 from clinode.cohort.policy import Policy
 from clinode.cohort.read import Table, read_cohort
 from clinode.cohort.schema import Conversion, Variable
@@ -66,15 +67,30 @@ def check(data: Cohort | Table, format: str | None = None) -> dict[str, Any]:
     """
     cohort = data if isinstance(data, Cohort) else read_cohort(data, format)
     findings = find_suspicions(cohort)
+    shown = {"": ""} | {v.name: v.name for v in cohort.schema.statics} | names_of(cohort)
+
+    def called(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "variable": shown_name(row["variable"], shown)}
+
     return {
-        "source": cohort.source,
+        "source": _told(cohort.source, shown),
         "n_subjects": len(cohort),
         "n_observations": cohort.n_observations,
-        "ledger": cohort.ledger.by_variable().to_dict("records"),
+        "ledger": [called(row) for row in cohort.ledger.by_variable().to_dict("records")],
         "balanced": cohort.ledger.balanced,
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [called(asdict(finding)) for finding in findings],
         "fingerprint": cohort.fingerprint(),
         "suggested_policy": suggest_policy(cohort, findings),
+    }
+
+
+def _told(source: dict[str, Any], shown: dict[str, str]) -> dict[str, Any]:
+    """What is known of the source, without texts of few subjects in place of names."""
+    return {
+        key: {shown_name(name, shown): of for name, of in facts.items()}
+        if key in ("impossible", "unmapped")
+        else facts
+        for key, facts in source.items()
     }
 
 

@@ -17,6 +17,7 @@ from clinode import __version__
 from clinode.cohort import meds_layout as layout
 from clinode.cohort.ledger import Ledger
 from clinode.cohort.meds_write import KIND, counted, gather, write_shard
+from clinode.cohort.names import shown_name
 from clinode.cohort.read import detect_format, read_cohort
 from clinode.cohort.shard import WHOLE, Shard
 from clinode.errors import ArgumentError, CheckpointError, OutputError, SchemaError
@@ -60,14 +61,17 @@ class Conversion:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""
         return {
-            "out": str(self.out),
+            "out": self.out.name,
             "shard": asdict(self.shard),
             "n_subjects": self.n_subjects,
             "n_events": self.n_events,
             "missing": list(self.missing),
             "is_whole": self.is_whole,
             "balanced": self.ledger.balanced,
-            "ledger": self.ledger.to_dict()["entries"],
+            "ledger": [
+                {**entry, "variable": entry["variable"] and shown_name(entry["variable"])}
+                for entry in self.ledger.to_dict()["entries"]
+            ],
         }
 
 
@@ -171,7 +175,7 @@ def _refuse_other(place: Path, found: Any, call: dict[str, Any]) -> None:
     differing = [key for key in call if not isinstance(found, dict) or found.get(key) != call[key]]
     raise OutputError(
         f"a conversion that was asked for differently stands there ({', '.join(differing)})",
-        where=str(place),
+        where=place.name,
         fix="name another folder, or remove that one",
     )
 

@@ -7,12 +7,15 @@ where enough subjects stand behind them; minima and maxima never.
 
 import hashlib
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from clinode.cohort.cleaning import FEWEST_SUBJECTS
+from clinode.cohort.names import shown_levels, shown_names
+from clinode.cohort.variables import find_static
 
 if TYPE_CHECKING:
     from clinode.cohort.cohort import Cohort, CohortArrays
@@ -106,12 +109,14 @@ def _describe(
     order = np.argsort(index, kind="stable")
     ends = np.searchsorted(index[order], np.arange(len(variables) + 1))
     described = []
+    whose = [len(np.unique(subject[order[start:end]])) for start, end in pairwise(ends)]
+    shown = shown_names({v.name: n for v, n in zip(variables, whose, strict=True)})
     for position, variable in enumerate(variables):
         rows = order[ends[position] : ends[position + 1]]
-        n_with = len(np.unique(subject[rows]))
+        n_with = whose[position]
         described.append(
             {
-                "name": variable.name,
+                "name": shown[variable.name],
                 "unit": variable.unit,
                 "n": len(rows),
                 "n_subjects": _count(n_with),
@@ -134,8 +139,12 @@ def _describe_statics(cohort: "Cohort") -> list[dict[str, Any]]:
         }
         if variable.kind in ("categorical", "binary"):
             held = column[known].tolist()
-            levels = sorted(set(held))
-            entry["levels"] = {str(level): _count(held.count(level)) for level in levels}
+            counts = {str(level): held.count(level) for level in sorted(set(held))}
+            shown = shown_levels(counts, find_static(variable.name).levels)
+            pooled: dict[str, int] = {}
+            for level, n in counts.items():
+                pooled[shown[level]] = pooled.get(shown[level], 0) + n
+            entry["levels"] = {level: _count(n) for level, n in pooled.items()}
         else:
             entry["quantiles"] = _quantiles(
                 column.to_numpy(dtype=np.float64)[known], np.flatnonzero(known)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from clinode.cohort.cohort import Cohort, CohortArrays
 from clinode.cohort.follow_up import Intervals
+from clinode.cohort.names import shown_name
 from clinode.cohort.schema import Variable
 from clinode.cohort.task import Task
 from clinode.errors import SchemaError
@@ -408,7 +409,7 @@ def _refuse_unknown(
         if count and variable.name not in known
     ]
     if unknown:
-        named = ", ".join(f"{name!r} ({count} rows)" for name, count in unknown[:5])
+        named = ", ".join(f"{shown_name(name)!r} ({count} rows)" for name, count in unknown[:5])
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         raise SchemaError(
             f"variables unknown to the training part: {named}{more}",

@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from clinode.cohort import Cohort
 from clinode.cohort.fingerprint import arrays_until
+from clinode.cohort.names import names_of
 from clinode.errors import ArgumentError
 
 SHIFT, LARGE_SHIFT = 0.1, 0.25  # of a PSI, as the field reads it
@@ -98,7 +99,12 @@ def _variables(
     rng: np.random.Generator,
 ) -> list[Row]:
     arrays = arrays_until(cohort, until)
-    here = {variable.name: k for k, variable in enumerate(cohort.schema.variables)}
+    trained = {entry["name"] for entry in training["variables"]}
+    shown = names_of(cohort)
+    here = {  # as the fingerprint of the training part calls them
+        variable.name if variable.name in trained else shown[variable.name]: k
+        for k, variable in enumerate(cohort.schema.variables)
+    }
     n_training = _number(training["n_subjects"])
     rows: list[Row] = []
     for entry in training["variables"]:
@@ -118,11 +124,10 @@ def _variables(
         rows.append(_missing(entry, name, subject, len(cohort), n_training))
         rows.append(_rate(entry, name, subject))
         rows.append(_values(entry, name, subject, value, n_training, rng))
-    known = {entry["name"] for entry in training["variables"]}
     rows += [
         ("unknown", name, "not in training", "measured here", np.nan, np.nan, "large shift")
         for name in here
-        if name not in known
+        if name not in trained
     ]
     return rows
 

@@ -7,6 +7,9 @@ is an association; the page says so first, and its words keep to it.
 import math
 from typing import Any
 
+from matplotlib.text import Text
+
+from clinode.cohort.names import shown_name, trained_names
 from clinode.control.portrait import Portrait, portrait
 from clinode.errors import ArgumentError, SolverError, printable
 from clinode.figures.picture import data_uri
@@ -33,6 +36,30 @@ def dynamics_page(run: Run, found: Portrait | None = None) -> dict[str, Any] | s
             found = portrait(run.model.latent_system)
         except (ArgumentError, SolverError) as refusal:
             return printable(refusal.problem)
+    page = _told(run, found)
+    for name, shown in _hidden(run, found).items():
+        page = _called(page, name, shown)
+    return page
+
+
+def _hidden(run: Run, found: Portrait) -> dict[str, str]:
+    """Names that may be a note on one subject, and what stands in their place."""
+    trained = trained_names(run.fingerprint)
+    names = [name for quantity in (*found.inputs, *found.outputs) for name in quantity.names]
+    hidden = [name for name in names if shown_name(name, trained) != name]
+    return {name: shown_name(name, trained) for name in sorted(hidden, key=len, reverse=True)}
+
+
+def _called(value: Any, name: str, shown: str) -> Any:
+    """A part of the page with a name replaced wherever it stands."""
+    if isinstance(value, dict):
+        return {key: _called(part, name, shown) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_called(part, name, shown) for part in value]
+    return value.replace(printable(name), shown) if isinstance(value, str) else value
+
+
+def _told(run: Run, found: Portrait) -> dict[str, Any]:
     unit = found.time_unit
     stays = (
         "It stays there." if found.equilibrium.is_stable else "Left alone, it drifts away again."
@@ -53,7 +80,7 @@ def dynamics_page(run: Run, found: Portrait | None = None) -> dict[str, Any] | s
         "control": printable(found.controllability.verdict),
         "hankel": _hankel(found),
         "reach": _reach(found),
-        "response": _response(found),
+        "response": _response(found, _hidden(run, found)),
     }
 
 
@@ -108,8 +135,11 @@ def _reach(found: Portrait) -> list[dict[str, str]]:
     return rows
 
 
-def _response(found: Portrait) -> dict[str, Any]:
+def _response(found: Portrait, hidden: dict[str, str]) -> dict[str, Any]:
     figure = portrait_figure(found)
+    for text in figure.findobj(Text):
+        for name, shown in hidden.items():
+            text.set_text(text.get_text().replace(name, shown))
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     last = {(row["input"], row["output"]): row for row in found.at_horizon}
     units = {name: q.unit for q in found.outputs for name in q.names}

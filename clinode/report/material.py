@@ -11,6 +11,7 @@ import pandas as pd
 from clinode.attribution import Attributions
 from clinode.cohort import Cohort, Variable
 from clinode.cohort.definition import CohortFlow
+from clinode.cohort.names import names_of, shown_name, trained_names
 from clinode.errors import printable
 from clinode.evaluation import Drift
 from clinode.report.facts import ModelFacts
@@ -82,7 +83,15 @@ class Material:
 
     def label(self, name: object) -> str:
         """The readable name of a variable with its unit."""
-        return label(self.variables.get(str(name)), str(name))
+        known = str(name)
+        shown = shown_name(known, self.names)
+        return label(self.variables.get(known) if shown == known else None, shown)
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What each variable, static and treatment may be called on a page for others."""
+        statics = {v.name: v.name for v in self.cohort.schema.statics}
+        return statics | names_of(self.cohort) | trained_names(self.run.fingerprint)
 
     @cached_property
     def observed(self) -> np.ndarray:

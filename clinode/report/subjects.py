@@ -11,6 +11,7 @@ from clinode.attribution import Attributions, KindAttributions
 from clinode.attribution.changes import nearest_changes
 from clinode.attribution.explained import LOG_ODDS
 from clinode.cohort import Cohort, Forecast, Variable
+from clinode.cohort.names import names_of, shown_name, trained_names
 from clinode.errors import ArgumentError, printable
 from clinode.report.answers import forecast_variable, subject_answers
 from clinode.report.fan import forecast_fans, subject_fans
@@ -63,7 +64,9 @@ def subject_pages(
     """
     _check(attributions, asked)
     variables = _named(cohort)
-    known = list(run.members[0].schema.variables)
+    trained = run.members[0]
+    shown = names_of(cohort) | trained_names(trained.fingerprint)
+    known = [name for name in trained.schema.variables if shown_name(name, shown) == name]
     position = {subject: k for k, subject in enumerate(cohort.subjects)}
     own = _by_subject(_with_ends(attributions.to_pandas(), cohort))
     empty = _with_ends(attributions.to_pandas().head(0), cohort)
@@ -186,7 +189,10 @@ def _with_ends(events: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
     ends = cohort.inputs.rename(columns={"start": "time"})
     keys = ["subject_id", "kind", "time", "variable", "value"]
     ends = ends.assign(kind="input").astype({"variable": str}).drop_duplicates(keys)
-    return events.astype({"variable": str}).merge(ends[[*keys, "end"]], how="left", on=keys)
+    given = events.query("kind == 'input'")  # the values of other kinds may be texts
+    found = given.astype({"variable": str, "value": float})
+    found = found.merge(ends[[*keys, "end"]], how="left", on=keys)
+    return events.assign(end=pd.Series(found["end"].to_numpy(), index=given.index))
 
 
 def _measured(cohort: Cohort, gates: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from clinode.cohort import Cohort
+from clinode.cohort.names import shown_levels
+from clinode.cohort.variables import STATICS
 from clinode.evaluation import ClassificationEvaluation, evaluate_classification
 from clinode.evaluation import hide_small as hidden_counts
 from clinode.evaluation.disclosure import SMALLEST_CELL
@@ -101,7 +103,7 @@ def subgroup_levels(cohort: Cohort) -> dict[str, np.ndarray]:
             levels = _age_bands(column.to_numpy(dtype=np.float64, na_value=np.nan))
         elif variable.kind in ("binary", "categorical"):
             words = {number: word for word, number in reversed(variable.words)}  # the first word
-            levels = np.array([_level(value, words) for value in column], dtype=object)
+            levels = _pooled(np.array([_level(value, words) for value in column], dtype=object))
         else:
             continue
         label = variable.label or variable.name
@@ -109,6 +111,15 @@ def subgroup_levels(cohort: Cohort) -> dict[str, np.ndarray]:
             label = label.partition(" (")[0]  # what the numbers mean is said by the words
         found[label] = levels.astype(object)
     return found
+
+
+def _pooled(levels: np.ndarray) -> np.ndarray:
+    """The levels, those that few subjects have as one: their texts may be of one subject alone."""
+    known = ("missing", *(level for static in STATICS.values() for level in static.levels))
+    words = tuple(word for static in STATICS.values() for word, _ in static.words)
+    names, counts = np.unique(levels.astype(str), return_counts=True)
+    shown = shown_levels(dict(zip(names.tolist(), counts.tolist(), strict=True)), (*known, *words))
+    return np.array([shown[str(level)] for level in levels], dtype=object)
 
 
 def _age_bands(age: np.ndarray) -> np.ndarray:
