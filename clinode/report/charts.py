@@ -233,7 +233,7 @@ def dot_chart(
         labels: Of the rows.
         panels: From left to right.
     """
-    row, top, left, width, gap = 20, 30, 270, 900, 48
+    row, top, left, width, gap = 20, 30, 284, 900, 48
     bottom = top + row * len(labels)
     chart = Chart(name, title, description, width, bottom + 46)
     each = (width - left - 24 - gap * (len(panels) - 1)) / len(panels)

@@ -113,7 +113,7 @@ def _strip(material: Material) -> dict[str, Any] | None:
         return None
     shown = events.loc[events["variable"].isin(names)]
     size = shown["attribution"].to_numpy(dtype=float)
-    left, right, top = 270, 880, 40
+    left, right, top = 284, 880, 40
     chart = Chart(
         "strip",
         "Contribution of each measurement, by variable and by third of its values",

@@ -463,7 +463,7 @@ def _confusion(material: Material, found: dict[str, dict[str, Any]] | None) -> d
     return {
         "counts": Table(
             f"Predictions, by alert at a risk of {at} and above, and outcome",
-            ["", "Outcome followed", "Outcome did not follow"],
+            ["By the model", "Outcome followed", "Outcome did not follow"],
             rows,
             (1, 2),
         ),

@@ -13,6 +13,7 @@ NOT_SHOWN = "not shown"
 DASH = "–"
 MOST_ROWS = 60
 MOST_LETTERS = 200
+MOST_COLUMNS = 6
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def told_tables(told: Mapping[str, Any], name: str) -> list[Table]:
     found: list[Table] = []
     for key, value in told.items():
         title = _words(key)
-        if isinstance(value, Mapping) and not _is_estimate(value):
+        if _is_grid(value):
+            found.append(_grid(value, f"{name}: {title}"))
+        elif isinstance(value, Mapping) and not _is_estimate(value):
             found += told_tables(value, f"{name}: {title}")
         elif isinstance(value, Sequence) and _is_records(value):
             found += _records(value, f"{name}: {title}")
@@ -98,6 +101,14 @@ def _records(rows: Sequence[Mapping[str, Any]], caption: str) -> list[Table]:
         if all(isinstance(row.get(column), int | float | None) for row in rows)
     ]
     return [Table(caption, [_words(column) for column in columns], shown, numbers)]
+
+
+def _grid(value: Mapping[Any, Mapping[Any, Any]], caption: str) -> Table:
+    columns = list(next(iter(value.values())))
+    rows = [
+        [_words(key), *(_cell(told[column]) for column in columns)] for key, told in value.items()
+    ]
+    return Table(caption, ["Of", *(_words(column) for column in columns)], rows)
 
 
 def _cell(value: Any) -> str:
@@ -124,6 +135,21 @@ def _cut(text: str) -> str:
 
 def _is_estimate(value: object) -> bool:
     return isinstance(value, Mapping) and {"value", "low", "high"} <= set(value)
+
+
+def _is_grid(value: object) -> bool:
+    """Whether the same few numbers are told of several things: one table shows them all."""
+    if not isinstance(value, Mapping) or _is_estimate(value) or len(value) < 2:
+        return False
+    parts = list(value.values())
+    return all(
+        isinstance(part, Mapping)
+        and not _is_estimate(part)
+        and 0 < len(part) <= MOST_COLUMNS
+        and list(part) == list(parts[0])
+        and all(_is_estimate(v) or v is None or isinstance(v, int | float) for v in part.values())
+        for part in parts
+    )
 
 
 def _is_records(value: Sequence[Any]) -> bool:

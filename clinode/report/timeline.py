@@ -15,12 +15,13 @@ import pandas as pd
 
 from clinode.cohort import Variable
 from clinode.errors import printable
+from clinode.report.charts import shortened
 from clinode.report.paths import shapes
 from clinode.report.wording import hours, measured, signed
 
-LEFT, RIGHT, WIDTH = 250, 890, 960
+LEFT, RIGHT, WIDTH = 264, 890, 960
 TOP, ROW, PAD = 26, 30, 6
-LABEL = 40  # characters that fit left of the picture
+LABEL = 42  # characters that fit left of the picture
 MOST_MARKS = 1500  # beyond this a page would pass its size; the rest is merged, and said so
 TITLED_MARKS = 25  # tooltips for the largest contributions only; a table tells all
 
@@ -222,12 +223,12 @@ def _bars(own, variable, name, top, across, prediction_time) -> dict[str, Any]:
 def label(variable: Variable | None, name: str) -> str:
     """The readable name of a variable with its unit, short enough for its column."""
     if variable is None:
-        return printable(name)[:LABEL]
+        return shortened(printable(name), LABEL)
     text = printable(variable.label or name)
     unit = "" if variable.unit == "1" else f" ({printable(variable.unit)})"
     if len(unit) > LABEL // 2:
         unit = unit[: LABEL // 2 - 2] + "…)"
-    return (text[: LABEL - len(unit)] + unit) if len(text + unit) > LABEL else text + unit
+    return shortened(text, LABEL - len(unit)) + unit
 
 
 def _ticks(first: float, last: float) -> Sequence[float]:

@@ -25,6 +25,19 @@ def test_a_result_is_told_as_its_numbers_and_its_lists():
     assert tables[2].rows == [["passed", "yes"]]
 
 
+def test_the_same_numbers_of_several_things_are_one_table():
+    share = {"value": 0.25, "low": 0.2, "high": 0.3, "verdict": "ok"}
+    told = {"cohort": {"values": {"share": share, "n": 3}, "timing": {"share": share, "n": 4}}}
+    (table,) = told_tables(told, "Kinds")
+    assert list(table.columns) == ["Of", "share", "n"]
+    assert table.rows == [
+        ["values", "0.250 [0.200, 0.300]", "3"],
+        ["timing", "0.250 [0.200, 0.300]", "4"],
+    ]
+    unlike = told_tables({"cohort": {"values": {"n": 3}, "timing": {"m": 4}}}, "Kinds")
+    assert [t.caption for t in unlike] == ["Kinds: cohort: values", "Kinds: cohort: timing"]
+
+
 def test_rows_of_single_subjects_are_left_out():
     told = {"subjects": [{"subject_id": "MRN-1", "share": 0.2}], "n": 1}
     tables = told_tables(told, "Kinds")

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from clinode.cohort import Variable
-from clinode.report.timeline import LEFT, MOST_MARKS, RIGHT, TITLED_MARKS, timeline
+from clinode.report.timeline import LEFT, MOST_MARKS, RIGHT, TITLED_MARKS, label, timeline
 
 from .drawn import corners
 
@@ -87,3 +87,10 @@ def test_a_subject_without_measurements_has_an_empty_picture():
     picture = timeline(events([], [], []), 24.0, {})
     assert picture.rows == []
     assert picture.decision == RIGHT
+
+
+def test_a_name_that_does_not_fit_says_so_and_keeps_its_unit():
+    long = Variable(name="p", label="Diastolic blood pressure, measured invasively", unit="mmHg")
+    assert label(long, "p").endswith("… (mmHg)")
+    assert label(LACTATE, "Lactate") == "Lactate (mmol/L)"
+    assert label(None, "x" * 100).endswith("…")
