@@ -14,21 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import safetensors.numpy
 import torch
 import yaml
 
 from clinode import __version__
-from clinode.cohort import Cohort, PackedRecords, Preprocessor, Task
-from clinode.cohort.fingerprint import fingerprint
-from clinode.cohort.record_blocks import pack
-from clinode.cohort.split import some_subjects
+from clinode.cohort import Cohort, Task
 from clinode.errors import (
     Interrupted,
     ResourceError,
-    SchemaError,
 )
 from clinode.folder import MANIFEST, check_writable, read_json, write_folder, write_json
 from clinode.sequence import SequenceModel
@@ -49,8 +43,8 @@ from clinode.training.checkpoint import (
 )
 from clinode.training.config import FitConfig, resolve_device
 from clinode.training.distributed import Crew, crew_of
-from clinode.training.drift import seen_until
 from clinode.training.evaluate import Evaluation, evaluate, headlines
+from clinode.training.fit_parts import FitParts, check_parts
 from clinode.training.interrupt import StopFlag, stopping_gently
 from clinode.training.lock import one_writer
 from clinode.training.loop import Surroundings, TrainingLoop
@@ -58,7 +52,7 @@ from clinode.training.memory import available_bytes, check_memory, memory_need
 from clinode.training.optimise import keyed_generator, n_steps_per_epoch
 from clinode.training.progress import FitDisplay, FitLog, display
 from clinode.training.run import RUN_FORMAT, Run, load_run, plain, read_call, schema_digest
-from clinode.training.start import scaled_like, take_weights
+from clinode.training.start import take_weights
 from clinode.training.tasks import work_of
 from clinode.training.trackers import Tracker, check_trackers, tracking
 
@@ -123,7 +117,7 @@ def fit(
     check_trackers(trackers)
     target = resolve_device(device)
     config = FitConfig.recommended(task) if config is None else config
-    _check_parts(train, tune)
+    check_parts(train, tune)
     fingerprints = {
         "train": train.fingerprint(),
         "tune": None if tune is None else tune.fingerprint(),
@@ -137,7 +131,7 @@ def fit(
             return load_run(out, device=target.type, model=model)
 
         def job(flag: StopFlag) -> _Job:
-            parts = _Parts.read(train, tune, task, config, source)
+            parts = FitParts.read(train, tune, task, config, source)
             told = (out, seed, target, config, call, fingerprints, flag, trackers, crew, source)
             return _Job(model, parts, *told)
 
@@ -157,69 +151,11 @@ def fit(
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """The cohorts of a fit and what is read of them."""
-
-    train: Cohort
-    tune: Cohort | None
-    aside: Cohort | None  # who of the tuning part selects nothing
-    task: Task
-    schema: Preprocessor
-    few: Cohort  # of the training part, whom scales, baselines and state ranges are taken from
-    few_records: PackedRecords
-    few_shown: PackedRecords
-    shown: PackedRecords  # what the network learns from
-    tune_records: PackedRecords | None
-    positions: np.ndarray  # of `shown`, with something to be trained on
-
-    @classmethod
-    def read(
-        cls, train: Cohort, tune: Cohort | None, task: Task, config: FitConfig, source: Run | None
-    ) -> "_Parts":
-        few = some_subjects(train, config.statistics_subjects)
-        schema = replace(Preprocessor.fit(few, task), n_subjects=len(train))
-        if source is not None:
-            schema = scaled_like(schema, source)
-        records = pack(train, schema, task)
-        work = work_of(task)
-        work.check_targets("training", train, records)
-        tune_records = aside = None
-        if tune is not None:
-            selecting, aside = work.set_aside(tune)
-            tune_records = pack(selecting, schema, task)
-            work.check_targets("tuning", selecting, tune_records)
-        shown = work.trained_on(records, config.prediction_times)
-        few_records, few_shown = records, shown
-        if few is not train:
-            few_records = pack(few, schema, task)
-            work.check_targets("training", few, few_records)
-            few_shown = work.trained_on(few_records, config.prediction_times)
-        return cls(
-            train=train,
-            tune=tune,
-            aside=aside,
-            task=task,
-            schema=schema,
-            few=few,
-            few_records=few_records,
-            few_shown=few_shown,
-            shown=shown,
-            tune_records=tune_records,
-            positions=shown.trainable,
-        )
-
-    @property
-    def reported(self) -> tuple[str, Cohort]:
-        """The part that metrics and predictions describe."""
-        return ("train", self.few) if self.tune is None else ("tune", self.tune)
-
-
-@dataclass(frozen=True)
 class _Job:
     """One call of `fit` that has something to do."""
 
     model: SequenceModel
-    parts: _Parts
+    parts: FitParts
     out: Path
     seed: int
     device: torch.device
@@ -354,8 +290,8 @@ class _Job:
             weights_sha256="",  # known once written; nothing below asks
             metrics={},
             baselines=baselines,
-            parts=_split_table(parts),
-            fingerprint={**self.fingerprints, "seen": _seen(parts)},
+            parts=parts.table,
+            fingerprint={**self.fingerprints, "seen": parts.seen},
         )
 
     def _stop_if_asked(self) -> None:
@@ -431,47 +367,6 @@ def _open_unfinished(folder: Path, call: dict[str, Any], shown: FitDisplay) -> s
         shutil.rmtree(leftover, ignore_errors=True)
     write_json(folder / "call.json", {"call": call, "environment": environment(None)})
     return identity(call)
-
-
-def _check_parts(train: Cohort, tune: Cohort | None) -> None:
-    for name, cohort in (("training", train), ("tuning", tune)):
-        if cohort is not None and len(cohort) == 0:
-            raise SchemaError(f"the {name} part has no subject", fix="check how it was selected")
-    if tune is None:
-        return
-    shared = np.isin(train.subjects, tune.subjects)
-    if shared.any():
-        raise SchemaError(
-            f"{int(shared.sum())} subjects are in the training and in the tuning part",
-            fix="split by subject, for instance with clinode.split",
-        )
-    shared = np.isin(train.groups, tune.groups)
-    if shared.any():
-        raise SchemaError(
-            f"{int(shared.sum())} training subjects belong to a person of the tuning part",
-            fix="split by person, for instance with clinode.split",
-        )
-
-
-def _seen(parts: _Parts) -> dict[str, Any]:
-    """The fingerprint of what the model reads of the training part."""
-    return fingerprint(parts.train, seen_until(parts.train, parts.schema, parts.task))
-
-
-def _split_table(parts: _Parts) -> pd.DataFrame:
-    named = [("train", parts.train), ("tune", parts.tune)]
-    table = pd.concat(
-        [
-            pd.DataFrame({"subject_id": cohort.subjects, "split": name})
-            for name, cohort in named
-            if cohort is not None
-        ],
-        ignore_index=True,
-    )
-    if parts.aside is not None:
-        is_aside = table["subject_id"].isin(parts.aside.subjects.tolist())
-        table["split"] = table["split"].mask(is_aside, "calibrate")
-    return table
 
 
 def _metrics(name: str, evaluation: Evaluation, state: FitState) -> dict[str, Any]:
