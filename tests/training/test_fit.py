@@ -279,7 +279,7 @@ def test_a_read_only_place_is_refused_before_any_work(
     def never(*arguments, **options):
         raise AssertionError("it worked")
 
-    monkeypatch.setattr(fit_module.Preprocessor, "fit", never)
+    monkeypatch.setattr(Preprocessor, "fit", never)
     monkeypatch.setattr(Path, "mkdir", read_only)
     with pytest.raises(OutputError, match="not allowed"):
         fit(small_model, train, task=task, out=tmp_path / "run", config=small_config)
