@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -88,21 +88,11 @@ class Store:
 
     def read(self, table: str, positions: np.ndarray | None) -> dict[str, np.ndarray]:
         """Columns of a sorted table for some subjects, whose positions count anew from 0."""
-        file = pq.ParquetFile(self.folder / f"{table}.parquet", memory_map=True)
+        file = self._file(table)
         if positions is None:
             return _read_whole(file)
-        remap = np.full(len(self.subjects), -1, dtype=np.int32)
-        remap[positions] = np.arange(len(positions), dtype=np.int32)
         parts: dict[str, list[np.ndarray]] = {name: [] for name in file.schema_arrow.names}
-        for group in range(file.num_row_groups):
-            if not self._holds_any(file, group, remap):
-                continue
-            chunk = file.read_row_group(group, use_threads=False)
-            columns = {name: chunk[name].to_numpy() for name in parts}
-            subject = remap[columns["subject_index"]]
-            keep = subject >= 0
-            columns["subject_index"] = subject
-            columns = {name: column[keep] for name, column in columns.items()}
+        for columns in self.chunks(table, positions):
             for name, column in columns.items():
                 parts[name].append(column)
         types = {field.name: field.type.to_pandas_dtype() for field in file.schema_arrow}
@@ -110,6 +100,26 @@ class Store:
             name: np.concatenate(pieces) if pieces else np.zeros(0, dtype=types[name])
             for name, pieces in parts.items()
         }
+
+    def chunks(self, table: str, positions: np.ndarray | None) -> Iterator[dict[str, np.ndarray]]:
+        """What `read` gives, piece by piece in its order, so that it never lies there whole."""
+        file = self._file(table)
+        remap = np.arange(len(self.subjects), dtype=np.int32)
+        if positions is not None:
+            remap[:] = -1
+            remap[positions] = np.arange(len(positions), dtype=np.int32)
+        for group in range(file.num_row_groups):
+            if not self._holds_any(file, group, remap):
+                continue
+            chunk = file.read_row_group(group, use_threads=False)
+            columns = {name: chunk[name].to_numpy() for name in file.schema_arrow.names}
+            subject = remap[columns["subject_index"]]
+            keep = subject >= 0
+            columns["subject_index"] = subject
+            yield {name: column[keep] for name, column in columns.items()}
+
+    def _file(self, table: str) -> pq.ParquetFile:
+        return pq.ParquetFile(self.folder / f"{table}.parquet", memory_map=True)
 
     def frame(self, table: str, positions: np.ndarray | None) -> pd.DataFrame | None:
         """A small table with the ids in place of positions; None where there is no such table."""
@@ -333,6 +343,10 @@ class Cohort:
     def arrays(self) -> CohortArrays:
         """Observations and inputs as arrays; read once and kept while the cohort is."""
         return self._arrays
+
+    def chunks(self, table: str) -> Iterator[dict[str, np.ndarray]]:
+        """Columns of "observations" or "inputs", some rows at a time, sorted as in `arrays`."""
+        return self._store.chunks(table, self._positions)
 
     def select(self, subject_ids: Iterable[Any]) -> "Cohort":
         """The cohort of some subjects; nothing is copied.

@@ -5,7 +5,6 @@ that two cohorts can be compared and a run can say what it was trained on. Quant
 where enough subjects stand behind them; minima and maxima never.
 """
 
-import hashlib
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from clinode.cohort.cleaning import FEWEST_SUBJECTS
+from clinode.cohort.content import content_hash
 from clinode.cohort.names import shown_levels, shown_names
 from clinode.cohort.variables import find_static
 
@@ -83,20 +83,6 @@ def arrays_until(cohort: "Cohort", until: Float[np.ndarray, " subject"] | None) 
         if name != "row_start"
     }
     return replace(arrays, **held, row_start=np.concatenate([[0], np.cumsum(counts)]))
-
-
-def content_hash(cohort: "Cohort") -> str:
-    """SHA-256 over schema, ids and every table: equal for equal cohorts, however stored."""
-    arrays = cohort.arrays()
-    digest = hashlib.sha256(repr(cohort.schema.to_dict()).encode())
-    digest.update("\n".join(map(str, cohort.subjects.tolist())).encode())
-    for name in arrays.__dataclass_fields__:
-        digest.update(np.ascontiguousarray(getattr(arrays, name)).tobytes())
-    for frame in (cohort.statics, cohort.outcomes):
-        for column in frame.columns:
-            digest.update(str(column).encode())
-            digest.update(repr(frame[column].tolist()).encode())
-    return digest.hexdigest()
 
 
 def _describe(
