@@ -97,7 +97,8 @@ def attribute(
             group alone).
         groups: Of the shape of one row of x, whole numbers: entries that come and go together, as
             the pixels of a patch. None: every entry by itself. What a group receives is shared
-            equally by its entries. Only for methods that leave entries out.
+            equally by its entries. Only for methods that leave entries out; these give a group
+            that stands at its baseline anyway exactly 0, without asking.
         tolerance: Largest completeness gap relative to max(|f(x) - f(b)|, 0.1).
         n_steps: Nodes of "captum_integrated_gradients".
         n_samples: Draws of "gradient_shap".
@@ -150,7 +151,7 @@ def attribute(
     n = len(x)
     flat, reference = x.detach().reshape(n, -1), start.detach().reshape(n, -1)
     if method in COALITIONS:
-        player = np.tile(players_of(groups, x), (n, 1))
+        player = _moved(players_of(groups, x), (flat != reference).numpy(force=True))
         found = explain_game(Game(against(of_rows, flat, reference), player), method, config)
     elif groups is not None:
         raise ArgumentError(f"{method!r} leaves nothing out and takes no groups")
@@ -185,6 +186,27 @@ def players_of(groups: Tensor | None, x: Tensor) -> np.ndarray:
             f"got {groups.dtype} of {tuple(groups.shape)}"
         )
     return np.unique(groups.reshape(-1).numpy(force=True), return_inverse=True)[1]
+
+
+def _moved(player: np.ndarray, differs: np.ndarray) -> np.ndarray:
+    """Players of each row: the groups in which some entry differs from its baseline.
+
+    The others would receive what rounding makes of the same input in another place of a batch.
+
+    Args:
+        player: (entry,) number of its group.
+        differs: (row, entry).
+
+    Returns:
+        (row, entry), numbered anew in each row, -1 for no player.
+    """
+    found = np.full(differs.shape, -1, dtype=np.int64)
+    for row, here in enumerate(differs):
+        number = np.full(int(player.max()) + 1, -1, dtype=np.int64)
+        moved = np.unique(player[here])
+        number[moved] = np.arange(len(moved))
+        found[row] = number[player]
+    return found
 
 
 def _without_nan(tree: Any) -> Any:

@@ -417,3 +417,20 @@ def test_gradients_and_leaving_out_agree_on_a_convolution_without_a_rectifier(im
     for method, shares in by_patch.items():
         tolerance = 1e-6 if method == "kernel_shap" else 1e-12  # a linear function has one answer
         torch.testing.assert_close(shares, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("method", ["event_deletion", "shapley", "occlusion", "kernel_shap"])
+def test_what_stands_at_its_baseline_receives_exactly_nothing_and_is_not_asked(method):
+    draw = torch.Generator().manual_seed(3)
+    network = torch.nn.Sequential(torch.nn.Linear(12, 40), torch.nn.Tanh(), torch.nn.Linear(40, 1))
+    network = network.double()
+    x = torch.randn(5, 12, generator=draw).double()
+    x[:, ::2] = 0.0
+    x[4] = 0.0  # nothing differs
+    found = attribute(lambda x: network(x)[:, 0], x, torch.zeros(12).double(), method=method)
+    assert (found.values[x == 0] == 0).all()
+    assert (found.values[x != 0] != 0).all()
+    asked = []
+    attribute(lambda x: (asked.append(len(x)), network(x)[:, 0])[1], x[:1],
+              torch.zeros(12).double(), method="event_deletion")  # fmt: skip
+    assert sum(asked) == 6 + 2

@@ -1,8 +1,10 @@
 """Attributions against causes that are known: sets, methods, scores."""
 
-from .run import DEFAULT_METHODS, AttributionBench, BenchRow, bench_attribution, measure
+from .row import BenchRow
+from .run import DEFAULT_METHODS, AttributionBench, bench_attribution, measure
 from .scores import MapScores, score_map, unmeasured_share
 from .sets import SETS, BenchSet
+from .through import FittedFamily
 
 __all__ = [
     "DEFAULT_METHODS",
@@ -10,6 +12,7 @@ __all__ = [
     "AttributionBench",
     "BenchRow",
     "BenchSet",
+    "FittedFamily",
     "MapScores",
     "bench_attribution",
     "measure",

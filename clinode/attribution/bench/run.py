@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,14 @@ import pandas as pd
 
 from clinode.attribution.bench.problem import Problem
 from clinode.attribution.bench.recurrent import RecurrentConfig
-from clinode.attribution.bench.scores import MapScores, score_map, unmeasured_share
-from clinode.attribution.bench.sets import SETS, SMALL
+from clinode.attribution.bench.row import HEADLINES, BenchRow
+from clinode.attribution.bench.scores import score_map, unmeasured_share
+from clinode.attribution.bench.sets import IRREGULAR, SETS, SMALL, draw_irregular
+from clinode.attribution.bench.through import FittedFamily, check_family
 from clinode.attribution.function import attribute
 from clinode.attribution.methods import COALITIONS, check_method
 from clinode.errors import ArgumentError
+from clinode.training import FitConfig
 
 DEFAULT_METHODS = (
     "integrated_gradients",
@@ -26,48 +29,6 @@ DEFAULT_METHODS = (
 """Methods that every set can afford; "shapley" takes minutes on the dense ones."""
 
 _DRAWS = 50  # of "gradient_shap", as in the published runs
-_HEADLINES = ("auprc", "auroc", "aup", "aur", "information", "entropy", "top", "chance")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchRow:
-    """One method on one draw of one set.
-
-    Args:
-        set, method, fold: What was run.
-        scores: Of the map; None where the method refused.
-        gap: Median completeness gap, relative to max(|f(x) - f(b)|, 0.1); NaN where the method has
-            none.
-        withheld: Share of the subjects whose map is withheld.
-        unmeasured: Share of |attribution| on cells that nobody measured.
-        rows: Median evaluations of the function a subject.
-        seconds: A subject, by the clock.
-        off: Largest distance from the attributions in closed form; None where there are none.
-        facts: Of the set: how well its network predicts.
-        why: Why the method refused; empty where it did not.
-    """
-
-    set: str
-    method: str
-    fold: int
-    scores: MapScores | None
-    gap: float
-    withheld: float
-    unmeasured: float
-    rows: float
-    seconds: float
-    off: float | None
-    facts: dict[str, float]
-    why: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, the scores among them."""
-        plain = asdict(self)
-        del plain["scores"]
-        scores: dict[str, Any] = dict.fromkeys(_HEADLINES)
-        if self.scores is not None:
-            scores.update(self.scores.to_dict())
-        return {**plain, **scores}
 
 
 @dataclass(frozen=True)
@@ -83,9 +44,9 @@ class AttributionBench:
     def summary(self) -> pd.DataFrame:
         """Means over folds, with the standard deviation of AUPRC (NaN with one fold)."""
         table = self.to_pandas()
-        numbers = [*_HEADLINES, "gap", "withheld", "unmeasured", "rows", "seconds", "off"]
+        numbers = [*HEADLINES, "gap", "withheld", "unmeasured", "rows", "seconds", "off"]
         table[numbers] = table[numbers].apply(pd.to_numeric)
-        groups = table.groupby(["set", "method"], sort=False)
+        groups = table.groupby(["set", "through", "method"], sort=False)
         found = pd.DataFrame(groups[numbers].mean())
         found.insert(1, "auprc_sd", groups["auprc"].std().to_numpy())
         found["folds"] = groups.size().to_numpy()
@@ -109,6 +70,8 @@ def bench_attribution(
     seed: int = 0,
     quick: bool = False,
     network: RecurrentConfig = SMALL,
+    through: str | None = None,
+    fit: FitConfig | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> AttributionBench:
     """Compare attributions with causes that are known, over draws of each set.
@@ -116,25 +79,38 @@ def bench_attribution(
     A fold is a new draw of the data, and of the network that is fitted to them.
 
     Args:
-        sets: Names of `SETS`; None for all.
+        sets: Names of `SETS`; None for all, or for all irregular records where `through` is said.
         methods: Names of `clinode.attribution.METHODS`.
         folds: Draws of each set.
         seed: Of the first draw; the others follow.
         quick: Small sets and few epochs: shows that everything runs, its numbers mean little.
         network: How the networks of the sets with labels are built and fitted.
+        through: A family of `clinode.sequence.MODELS`, fitted to the same irregular records by
+            `clinode.fit` and explained by `clinode.explain`: how the whole path does. None explains
+            the small network of each set.
+        fit: How the family is fitted; None takes what `clinode.fit` takes.
         progress: Called with a line about what happens.
 
     Raises:
-        ArgumentError: An unknown set or method, or no fold.
+        ArgumentError: An unknown set, method or family, or no fold; a set whose records are not
+            irregular, where `through` is said.
     """
-    names = list(SETS) if sets is None else list(dict.fromkeys(sets))
+    whole = SETS if through is None else IRREGULAR
+    names = list(whole) if sets is None else list(dict.fromkeys(sets))
     for name in names:
         if name not in SETS:
             raise ArgumentError(f"unknown set {name!r}; there are: {', '.join(SETS)}")
+        if name not in whole:
+            raise ArgumentError(
+                f"the set {name!r} is no cohort that a family can be fitted to",
+                fix=f"take some of {', '.join(whole)}",
+            )
     for method in methods:
         check_method(method)
     if not names or not methods:
         raise ArgumentError("there is no set or no method to run")
+    if through is not None:
+        check_family(through)
     if folds < 1:
         raise ArgumentError(f"folds must be at least 1, got {folds}")
     tell = progress or (lambda line: None)
@@ -143,6 +119,13 @@ def bench_attribution(
     for name in names:
         for fold in range(folds):
             where = f"{name}, fold {fold + 1} of {folds}"
+            if through is not None:
+                tell(f"{where}: drawing, and fitting {through}")
+                fitted = _fitted(name, through, seed + fold, quick, fit)
+                for method in dict.fromkeys(methods):
+                    tell(f"{where}: {method}")
+                    rows.append(fitted.row(method, fold=fold, seed=seed + fold))
+                continue
             tell(f"{where}: drawing{' and fitting' if SETS[name].is_learned else ''}")
             views = SETS[name].make(seed + fold, quick, config, None)
             for method in dict.fromkeys(methods):
@@ -150,6 +133,22 @@ def bench_attribution(
                 view = "deletion" if method in COALITIONS and "deletion" in views else "events"
                 rows.append(measure(views[view], method, fold=fold, seed=seed + fold))
     return AttributionBench(tuple(rows))
+
+
+def _fitted(
+    name: str, family: str, seed: int, quick: bool, config: FitConfig | None
+) -> FittedFamily:
+    records, n_train, n_explained = draw_irregular(name, seed, quick)
+    schedule = FitConfig(epochs=2) if quick and config is None else config
+    return FittedFamily(
+        name,
+        family,
+        records,
+        n_train=n_train,
+        n_explained=n_explained,
+        config=schedule,
+        seed=seed,
+    )
 
 
 def measure(problem: Problem, method: str, *, fold: int = 0, seed: int = 0) -> BenchRow:
@@ -169,12 +168,8 @@ def measure(problem: Problem, method: str, *, fold: int = 0, seed: int = 0) -> B
         why = str(refused)
     seconds = (time.perf_counter() - started) / len(problem.x)
     told = {"set": problem.name, "method": method, "fold": fold, "facts": problem.facts or {}}
-    nan = float("nan")
     if why:
-        return BenchRow(
-            **told, scores=None, gap=nan, withheld=1.0, unmeasured=nan, rows=nan, seconds=nan,
-            off=None, why=why,
-        )  # fmt: skip
+        return BenchRow.refused(**told, why=why)
     entries = np.concatenate(values)
     cells = problem.of_cells(entries)
     off = None if problem.exact is None else float(np.nanmax(np.abs(cells - problem.exact)))

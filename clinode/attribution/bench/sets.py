@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from clinode.attribution.bench.grids import event_views, filled
-from clinode.attribution.bench.irregular import irregular_records
+from clinode.attribution.bench.irregular import IrregularRecords, irregular_records
 from clinode.attribution.bench.motifs import ClassedSequences, ramp_sequences
 from clinode.attribution.bench.ornstein import ornstein_readout
 from clinode.attribution.bench.problem import Problem, of_all
@@ -151,10 +151,16 @@ def _ramps(name: str, length: tuple[int, int], missing: float) -> Callable:
     return make
 
 
+def draw_irregular(name: str, seed: int, quick: bool) -> tuple[IrregularRecords, int, int]:
+    """The records of an irregular set, how many of them train, and how many are explained."""
+    n, n_test, n_explained = (300, 40, 20) if quick else (4000, 1000, 200)
+    records = irregular_records(n + n_test, IRREGULAR[name], np.random.default_rng(seed))
+    return records, n, n_explained
+
+
 def _irregular(name: str) -> Callable:
     def make(seed: int, quick: bool, config: RecurrentConfig, progress: Progress | None) -> dict:
-        n, n_test = (300, 40) if quick else (4000, 1000)
-        records = irregular_records(n + n_test, IRREGULAR[name], np.random.default_rng(seed))
+        records, n, n_explained = draw_irregular(name, seed, quick)
         train, test = records.take(slice(0, n)), records.take(slice(n, None))
         label = torch.from_numpy(train.label).long()
         network = fit_recurrent(
@@ -162,7 +168,7 @@ def _irregular(name: str) -> Callable:
         ).double()
         with torch.no_grad():
             logit = Contrast(1)(network(_grid(test.value))).numpy()
-        explained = np.flatnonzero(test.truth.any(axis=(1, 2)))[: 20 if quick else 200]
+        explained = np.flatnonzero(test.truth.any(axis=(1, 2)))[:n_explained]
         return event_views(
             name, "logit of a recurrent network on the filled grid", network,
             test.value[explained], test.truth[explained],

@@ -1,7 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from clinode.attribution import Attributions
 from clinode.attribution.bench import SETS, bench_attribution, measure
 from clinode.attribution.bench.grids import event_views, filled
 from clinode.attribution.bench.irregular import N_HOURS, VARIABLES, irregular_records
@@ -15,8 +17,10 @@ from clinode.attribution.bench.sequences import (
     state_sequences,
     switch_sequences,
 )
+from clinode.attribution.bench.through import on_cells
 from clinode.attribution.bench.white_box import arma, rare_feature
 from clinode.errors import ArgumentError
+from clinode.training import FitConfig
 
 WRITTEN = [name for name, one in SETS.items() if not one.is_learned]
 TINY = RecurrentConfig(hidden=4, epochs=1)
@@ -263,3 +267,48 @@ def test_a_small_network_on_state_points_at_what_decides():
     (row,) = bench_attribution(["state"], ["integrated_gradients"], folds=1).rows
     assert row.facts["auroc of the network"] > 0.94
     assert row.scores.auprc > 0.91  # the published .909 +- .022 of 200 units
+
+
+def test_events_lie_in_the_hour_and_the_variable_they_were_measured_in():
+    records = irregular_records(6, {"value": 1.0}, np.random.default_rng(2))
+    cohort = records.cohort()
+    events = cohort.observations.assign(kind="observation")
+    events["attribution"] = events["value"]
+    gates = pd.DataFrame({"subject_id": cohort.subjects, "withheld": [False] * 5 + [True]})
+    events = events[events["subject_id"] != 5]
+    found = Attributions(
+        events=events.reset_index(drop=True), gates=gates, method="saliency",
+        baseline="cohort_mean", outcome="outcome", tolerance=0.01,
+    )  # fmt: skip
+    cells = on_cells(found, cohort, records)
+    np.testing.assert_array_equal(cells[:5], np.nan_to_num(records.value[:5]))
+    assert np.isnan(cells[5]).all()
+
+
+@pytest.mark.slow
+def test_a_family_is_fitted_and_explained_on_the_records_that_the_network_was():
+    quick = FitConfig(epochs=1, learning_rate=1e-2)
+    found = bench_attribution(
+        ["irregular_value"], ["integrated_gradients", "occlusion"], folds=1, quick=True,
+        through="gru-d", fit=quick,
+    )  # fmt: skip
+    whole, refused = found.rows
+    assert whole.through == refused.through == "gru-d"
+    assert whole.unmeasured == 0.0
+    assert whole.withheld == 0.0
+    assert whole.gap <= 0.01
+    network = measure(SETS["irregular_value"].make(0, True, TINY, None)["events"], "saliency")
+    assert network.scores is not None
+    assert whole.scores is not None
+    assert whole.scores.chance == network.scores.chance
+    assert whole.facts["auroc of the planted logit"] == network.facts["auroc of the planted logit"]
+    assert refused.scores is None
+    assert "event_deletion" in refused.why
+    assert set(found.summary()["through"]) == {"gru-d"}
+
+
+def test_only_cohorts_can_be_fitted_and_only_by_families_that_there_are():
+    with pytest.raises(ArgumentError, match="no cohort"):
+        bench_attribution(["state"], through="gru-d")
+    with pytest.raises(ArgumentError, match="choose among"):
+        bench_attribution(["irregular_value"], through="gru")
