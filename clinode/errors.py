@@ -135,7 +135,8 @@ def masked_text(text: str) -> str:
 MASK = "***"
 _TELLING = re.compile(
     r"[^\s/\\]+@[^\s/\\]+\.[^\s/\\]+"  # an address
-    r"|(?<!\d)\d{1,4}([-./])\d{1,2}\1\d{1,4}([T ]\d{1,2}:\d{2}(:\d{2})?)?(?!\d)"  # a date
+    r"|(?<!\d)(\d{4}([-./])\d{1,2}\2\d{1,2}|\d{1,2}([-./])\d{1,2}\3\d{4}|\d{1,2}/\d{1,2}/\d\d)"
+    r"([T ]\d{1,2}:\d{2}(:\d{2})?)?(?!\d)"  # a date, and a time of day after it
     r"|[A-Za-z]*[-_#]?(?<![\d.])\d(?:-?\d){4,}"  # five digits, with the letters before them
 )
 _LONGEST = 4000  # characters: no name, and most paragraphs, are longer

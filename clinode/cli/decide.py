@@ -110,12 +110,11 @@ def _trials(
     import numpy as np
     import pandas as pd
 
+    from clinode.cli.tables import read_table
+
     if unit not in ("s", "ms"):
         raise ArgumentError(f"the unit of a time is s or ms, got {unit!r}")
-    if not data.is_file():
-        raise SchemaError("there is no such file", where=data.name)
-    read = pd.read_parquet if data.suffix.lower() == ".parquet" else pd.read_csv
-    table: Any = read(data)
+    table: Any = read_table(data)
     for pair in only:
         name, equals, value = pair.partition("=")
         if not equals:
@@ -150,9 +149,11 @@ def _trials(
 
 
 def _need(table: "pd.DataFrame", name: str, data: Path) -> None:
+    from clinode.cli.tables import columns_in_words
+
     if name not in table.columns:
         raise SchemaError(
-            f"no column {name!r}; there are: {', '.join(map(str, table.columns))}", where=data.name
+            f"no column {name!r}; there are: {columns_in_words(table)}", where=data.name
         )
 
 

@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 import clinode
 from clinode.cli.answers import as_json, as_text, say
 from clinode.cli.masking import without_values, without_words
-from clinode.errors import ArgumentError, ClinodeError, ResourceError
+from clinode.errors import ArgumentError, ClinodeError, ResourceError, masked_text
 from clinode.folder import is_disk_full
 
 INTERRUPTED = 130
@@ -52,13 +52,17 @@ class told_to_a_person:
         if error is None or isinstance(error, SystemExit):
             return
         if self.debug:
-            say(sys.stderr, without_words(as_text(_way_to(error)), self.given))
+            say(sys.stderr, self._safe(as_text(_way_to(error))))
         if isinstance(error, KeyboardInterrupt | typer.Abort):
             self._tell({"code": "CLN-R03", "problem": "interrupted"}, "interrupted", INTERRUPTED)
         ours = _as_ours(error, self.given, self.example)
-        told = {key: without_words(text, self.given) for key, text in ours.to_dict().items()}
-        line = without_words(f"error {ours.code}: {ours}", self.given)
+        told = {key: self._safe(text) for key, text in ours.to_dict().items()}
+        line = self._safe(f"error {ours.code}: {ours}")
         self._tell(told, line, ours.exit_code)
+
+    def _safe(self, text: str) -> str:
+        """Without what was typed of whom, and whatever else looks like an identifier or a date."""
+        return masked_text(without_words(text, self.given))
 
     def _tell(self, told: dict[str, str], line: str, exit_code: int) -> None:
         if self.as_json:

@@ -109,6 +109,8 @@ def _array(path: Path) -> "tuple[np.ndarray, list[str] | None]":
     import numpy as np
     import pandas as pd
 
+    from clinode.cohort.columns import shown_columns
+
     if not path.is_file():
         raise SchemaError("there is no such file", where=path.name)
     ending = path.suffix.lower()
@@ -125,10 +127,11 @@ def _array(path: Path) -> "tuple[np.ndarray, list[str] | None]":
     labels = None
     if STIMULUS in table.columns:
         labels = [str(name) for name in table.pop(STIMULUS)]
-    for name in table.columns:
+    called = shown_columns([str(name) for name in table.columns])
+    for name, shown in zip(table.columns, called, strict=True):
         if not pd.api.types.is_numeric_dtype(table[name]):
             raise SchemaError(
-                f"column {name!r} holds text",
+                f"column {shown!r} holds text",
                 where=path.name,
                 fix=f"a column of names is called {STIMULUS!r}",
             )

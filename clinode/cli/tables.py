@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clinode.errors import ArgumentError
+from clinode.errors import ArgumentError, SchemaError
 from clinode.folder import atomic_write
 from clinode.spreadsheet import csv_text
 
@@ -45,6 +45,39 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         atomic_write(path, paper.getvalue())
         return
     atomic_write(path, csv_text(table))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read CSV, or Parquet by the ending of the name.
+
+    Raises:
+        ArgumentError: The ending of its name is another.
+        SchemaError: There is no such file, or it is no such table. No cell is told.
+    """
+    from clinode.cohort.sources import kind_of
+
+    if not path.is_file():
+        raise SchemaError("there is no such file", where=path.name)
+    kind = kind_of(path)
+    if not kind:
+        raise ArgumentError("expected a file of CSV or Parquet", where=path.name)
+    try:
+        if kind == "parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path)
+    except (ValueError, OSError, EOFError):  # theirs of pandas and Arrow, which quote cells
+        raise SchemaError(
+            "it cannot be read as a table",
+            where=path.name,
+            fix="give CSV as UTF-8 with one header, or Parquet",
+        ) from None
+
+
+def columns_in_words(table: pd.DataFrame) -> str:
+    """What the columns are called, in so far as they are names."""
+    from clinode.cohort.columns import shown_columns
+
+    return ", ".join(shown_columns([str(name) for name in table.columns]))
 
 
 def write_arrow(table: pa.Table, path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clinode.cohort.schema import plain_name
-from clinode.cohort.sources import Source, kind_of
+from clinode.cohort.sources import Source, is_number, kind_of
 from clinode.cohort.variables import is_identifier
 from clinode.errors import SchemaError
 
@@ -127,9 +127,20 @@ def shown_names(source: Source) -> list[str]:
     Where a file has no header its first row stands there, with an identifier or a value: what has
     three digits or more, or is a number, is told by its place.
     """
+    return shown_columns(list(source.columns))
+
+
+def shown_columns(names: Sequence[str]) -> list[str]:
+    """As `shown_names`; where one of the names is a number, the line is one of data throughout.
+
+    Example:
+        >>> shown_columns(["stay", "Hb"]), shown_columns(["Ann Berg", "7.4"])
+        (['stay', 'Hb'], ['column 1', 'column 2'])
+    """
+    is_data = any(is_number(name) for name in names)
     return [
-        f"column {place}" if _may_be_data(name) else name
-        for place, name in enumerate(source.columns, start=1)
+        f"column {place}" if is_data or _may_be_data(name) else name
+        for place, name in enumerate(names, start=1)
     ]
 
 
@@ -139,7 +150,10 @@ def _may_be_data(name: str) -> bool:
 
 def example(source: Source) -> str:
     """A call that names the columns, to copy and mend."""
-    shown = ["..." if _may_be_data(name) else name for name in source.columns]
+    shown = [
+        name if shown == name else "..."
+        for name, shown in zip(source.columns, shown_names(source), strict=True)
+    ]
     names = [*shown, "...", "...", "...", "..."]
     return (
         f'read_cohort("{source.name}", subject="{names[0]}", time="{names[1]}", '

@@ -123,12 +123,9 @@ def _describe(source: Path, n_shards: int, told: Mapping[str, Any]) -> dict[str,
         key: _digest(Path(value)) if isinstance(value, Path) else str(value)
         for key, value in sorted(told.items())
     }
-    return {
-        "clinode": __version__,
-        "data": _digest(source),
-        "n_shards": n_shards,
-        "options": said,
-    }
+    data = _digest(source)
+    options = hashlib.sha256(f"{data}{said}".encode()).hexdigest()  # they may name a subject
+    return {"clinode": __version__, "data": data, "n_shards": n_shards, "options": options}
 
 
 def _digest(place: Path) -> str:

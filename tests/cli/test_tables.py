@@ -28,6 +28,14 @@ def test_parquet_comes_back_as_it_was(tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a.parquet"), TABLE)
 
 
+def test_values_of_measured_and_of_categorical_quantities_share_a_column_of_parquet(tmp_path):
+    mixed = pd.DataFrame({"value": pd.Series([0.1 + 0.2, "B", None, 3], dtype=object)})
+    write_table(mixed, tmp_path / "a.parquet")
+    found = pd.read_parquet(tmp_path / "a.parquet")["value"]
+    assert found.isna().tolist() == [False, False, True, False]
+    assert found.dropna().tolist() == ["0.30000000000000004", "B", "3"]
+
+
 def test_another_ending_is_refused_in_words(tmp_path):
     with pytest.raises(ArgumentError, match=r"ends in \.csv or \.parquet"):
         write_table(TABLE, tmp_path / "a.xlsx")
