@@ -37,6 +37,7 @@ STANDING = 1e-6  # of the parameter in the tangent, where orbits explode
 TRUSTED = 1e-4  # error of the trivial multiplier at which a special point is refined further
 UNEXPLAINED = 1e-4  # step below which a change of stability is taken without an explanation
 LEAP = 2e-3  # step below which multipliers may change as they like
+BOUNDLESS = 1e6  # multiplier beyond which size and sign mean nothing: 1 / it is lost in the error
 AT_HOPF = "a Hopf point"
 UNTRUSTED = "the trivial multiplier is no longer 1: the orbit cannot be resolved"
 
@@ -175,11 +176,13 @@ class _Journey:
         found: list[SpecialPoint | None] = []
         if here.tangent[-1] * there.tangent[-1] < 0:
             found.append(self._polished(here, step, "cycle fold"))
-        elif a.crossing * b.crossing < 0 and len(a.others) == len(b.others) and self.visited:
+        elif (
+            _passes_zero(a.crossing, b.crossing) and len(a.others) == len(b.others) and self.visited
+        ):
             found.append(self._polished(here, step, "branch point"))
-        if a.doubling * b.doubling < 0 and self.visited:
+        if _passes_zero(a.doubling, b.doubling) and self.visited:
             found.append(self._polished(here, step, "period doubling"))
-        if a.torus * b.torus < 0 and self.visited:
+        if _passes_zero(a.torus, b.torus) and self.visited:
             found.append(self._polished(here, step, "torus"))
         for point in found:
             if point is not None and self.span[0] <= float(point.value) <= self.span[1]:
@@ -247,9 +250,18 @@ def _test(kind: str, point: CurvePoint) -> float:
 def _hides_something(here: CurvePoint, there: CurvePoint) -> bool:
     """Whether stability changed by more than the special points seen in between explain."""
     a, b = here.report, there.report
-    real = here.tangent[-1] * there.tangent[-1] < 0 or a.crossing * b.crossing < 0
-    explained = int(real) + int(a.doubling * b.doubling < 0) + 2 * int(a.torus * b.torus < 0)
-    return abs(a.n_unstable - b.n_unstable) > explained
+    real = here.tangent[-1] * there.tangent[-1] < 0 or _passes_zero(a.crossing, b.crossing)
+    doubles, turns = _passes_zero(a.doubling, b.doubling), _passes_zero(a.torus, b.torus)
+    return abs(a.n_unstable - b.n_unstable) > int(real) + int(doubles) + 2 * int(turns)
+
+
+def _passes_zero(a: float, b: float) -> bool:
+    """Whether a test function has a zero between two values, and no pole.
+
+    Multipliers of a flow are never infinite. Those of an orbit on a mesh may pass there, from one
+    sign to the other, where their reciprocal is below the error of the mesh.
+    """
+    return a * b < 0 and min(abs(a), abs(b)) < BOUNDLESS
 
 
 def _leaps(here: CurvePoint, there: CurvePoint) -> bool:
@@ -259,9 +271,9 @@ def _leaps(here: CurvePoint, there: CurvePoint) -> bool:
     if not n:
         return False
     a, b = a[:n], b[:n]
-    size = np.maximum(np.abs(a), np.abs(b))
-    change = np.abs(np.log(np.maximum(np.abs(a), 1e-3) / np.maximum(np.abs(b), 1e-3)))
-    turned = (a * b.conj()).real < 0
+    sizes = np.clip(np.abs([a, b]), 1e-3, BOUNDLESS)
+    size, change = sizes.max(axis=0), np.abs(np.log(sizes[0] / sizes[1]))
+    turned = ((a * b.conj()).real < 0) & (sizes.min(axis=0) < BOUNDLESS)
     return bool(((size > 0.5) & ((change > 1.5) | turned)).any())
 
 

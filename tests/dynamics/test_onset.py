@@ -185,9 +185,13 @@ def _random_onsets(published, rng, n_wanted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
-def test_random_onsets_follow_the_law_of_frequencies_simulated_above_them(published, seed):
-    sets, onsets = _random_onsets(published, np.random.default_rng(seed), 7)
+@pytest.mark.parametrize("seeds", [(0, 1, 2), (3, 4, 5)])
+def test_random_onsets_follow_the_law_of_frequencies_simulated_above_them(published, seeds):
+    sets, onsets = [], []  # seven a seed, simulated together
+    for seed in seeds:
+        found = _random_onsets(published, np.random.default_rng(seed), 7)
+        sets += found[0]
+        onsets += found[1]
     begin = np.array([float(o.firing_begins.value) for o in onsets])[:, None]
     # Periods lengthen by 2.4 times as much each step of 10^0.75 where they go with the square root.
     far = begin + 10.0 ** np.array([-1.0, -1.75, -2.5])
@@ -199,5 +203,5 @@ def test_random_onsets_follow_the_law_of_frequencies_simulated_above_them(publis
     law = np.where(is_root, "sqrt", np.where(growth > 0.65, "log", "finite"))
     said = [onset.frequency_law for onset in onsets]
     # of all 42 at least 95 %: in each seven no more than one may differ
-    assert (law == said).sum() >= len(said) - 1, list(zip(law, said, growth, strict=True))
-    assert len(onsets) == 7
+    agreed = (law == said).reshape(len(seeds), 7)
+    assert (agreed.sum(axis=1) >= 6).all(), list(zip(law, said, growth, strict=True))
