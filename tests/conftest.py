@@ -67,6 +67,11 @@ def pytest_addoption(parser):
         metavar="DIR",
         help="folder with the open data sets that some tests read (default: data/ in the checkout)",
     )
+    parser.addoption(
+        "--axe",
+        metavar="FILE",
+        help="axe.min.js of the npm package axe-core, for the tests that ask it about report pages",
+    )
 
 
 @pytest.fixture(scope="session")
