@@ -90,8 +90,8 @@ class FitParts:
 
     @property
     def seen(self) -> dict[str, Any]:
-        """The fingerprint of what the model reads of the training part."""
-        return fingerprint(self.train, seen_until(self.train, self.schema, self.task))
+        """The fingerprint of what the model reads of the training part, or of those measured on."""
+        return fingerprint(self.few, seen_until(self.few, self.schema, self.task))
 
     @property
     def table(self) -> pd.DataFrame:

@@ -95,6 +95,8 @@ def test_of_many_subjects_some_are_measured_and_all_are_trained_on(
     assert own.n_subjects == len(train)
     assert replace(own, n_subjects=50) == measured
     assert own.mean != Preprocessor.fit(train, task).mean
+    assert run.fingerprint["train"]["n_subjects"] == len(train)
+    assert run.fingerprint["seen"]["n_subjects"] == 50
     (started,) = [line for line in log_lines(run.folder) if line["event"] == "start"]
     assert started["n_records"] + started["n_left_out"] == len(train)
     alone = fit(small_model, some, held_out, out=tmp_path / "alone", **call)
