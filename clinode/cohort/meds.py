@@ -29,6 +29,7 @@ from clinode.cohort.meds_tables import (
     unmapped_codes,
 )
 from clinode.cohort.mimic4_codes import CODES, EXTRA_VARIABLES, INFUSIONS
+from clinode.cohort.names import shown_names
 from clinode.cohort.policy import Policy
 from clinode.cohort.schema import CohortSchema, Variable
 from clinode.cohort.shard import WHOLE, Shard
@@ -264,11 +265,12 @@ def _make_stays(
         n_stays = first_row(connection, "SELECT count(*) FROM stays")[0]
     if n_stays == 0 and not may_be_none:
         leading = connection.execute(
-            "SELECT DISTINCT split_part(code, '//', 1) FROM meds_events ORDER BY 1 LIMIT 40"
+            "SELECT split_part(code, '//', 1), count(DISTINCT person) FROM meds_events "
+            "GROUP BY 1 ORDER BY 1 LIMIT 40"
         ).fetchall()
+        shown = shown_names({str(code): n_persons for code, n_persons in leading})
         raise SchemaError(
-            f"no event is called {index!r}; codes begin with "
-            + ", ".join(str(row[0]) for row in leading),
+            f"no event is called {index!r}; codes begin with {', '.join(shown.values())}",
             where=f"{root.name}/data",
             fix='name the event that is time zero: index="..."',
         )

@@ -7,7 +7,7 @@ What exists to hold subjects is listed in `OF_SUBJECTS`, with the reason.
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -307,7 +307,16 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("kind", sorted(BROKEN))
+QUICK = ("no header", "a ragged row", "an undeclared text, strictly", "statics that disagree",
+         "text.csv", "headless.csv")  # fmt: skip
+
+
+def _mostly_slow(names: Iterable[str]) -> list[Any]:
+    slow = {True: (), False: (pytest.mark.slow,)}
+    return [pytest.param(name, marks=slow[name in QUICK]) for name in sorted(names)]
+
+
+@pytest.mark.parametrize("kind", _mostly_slow(BROKEN))
 def test_no_canary_comes_out_of_broken_tables(watched, spoiled, tmp_path, kind):
     spoil, words = BROKEN[kind]
     spoil(spoiled)
@@ -349,6 +358,7 @@ def test_no_canary_comes_out_of_a_run_that_meets_bad_data_or_was_altered(
     assert watched.leaks == {}
 
 
+@pytest.mark.slow
 def test_no_canary_comes_out_of_an_occupied_or_impossible_place(watched, planted, tmp_path):
     full = tmp_path / OUT / "full"
     full.mkdir(parents=True)
@@ -424,7 +434,7 @@ BAD_TABLES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(BAD_TABLES))
+@pytest.mark.parametrize("name", _mostly_slow(BAD_TABLES))
 def test_no_canary_comes_out_of_other_tables_that_cannot_be_read(watched, tmp_path, name):
     folder = tmp_path / TABLES
     folder.mkdir()
@@ -442,6 +452,30 @@ def test_no_canary_comes_out_of_other_tables_that_cannot_be_read(watched, tmp_pa
     ]
     assert watched.leaks == {}
     assert {one.code for one in ended} <= {2, 3}, "a file that cannot be read is no fault of ours"
+
+
+def test_no_canary_comes_out_of_codes_and_records_that_cannot_be_read(watched, tmp_path):
+    folder = tmp_path / DATA / "meds"
+    (folder / "data").mkdir(parents=True)
+    events = pd.DataFrame(
+        {
+            "subject_id": int(IDS[6]),
+            "time": pd.to_datetime([DATES["admitted"], DATES["outcome"]]).astype("datetime64[us]"),
+            "code": [TEXTS["dose"], f"{TEXTS['value']}//{TEXTS['phone']}"],
+            "numeric_value": np.float32(VALUES["single"]),
+        }
+    )
+    events.to_parquet(folder / "data" / "0.parquet", index=False)
+    records = tmp_path / DATA / "set-a"
+    records.mkdir()
+    header = "Time,Parameter,Value"
+    out = ("--out", tmp_path / OUT / "f.json", "--debug", "--json")
+    watched("check", folder, *out, code=3)
+    for line in (f"{DATES['row']},HR,{TEXTS['value']},1", f'01:00,"{TEXTS["variable"]},1'):
+        text = f"{header}\n00:00,RecordID,{IDS[6]}\n{line}\n"
+        (records / f"{IDS[6]}.txt").write_text(text, encoding="utf-8")
+        watched("check", records, *out, code=3)
+    assert watched.leaks == {}
 
 
 def test_no_canary_comes_out_of_a_fault_of_ours(watched, planted, tmp_path, monkeypatch):
