@@ -8,7 +8,9 @@ import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+FIRST_CALLS, EVERY = 20, 50
 _SHAPES = jaxtyping.jaxtyped("context")
+_CALLS: dict[object, int] = {}  # of each function since the test began
 
 
 def _checked(declared=None, *, typechecker=None):
@@ -16,7 +18,9 @@ def _checked(declared=None, *, typechecker=None):
 
     The import hook of jaxtyping decorates everything in the package by that name. Its own wrapper
     binds the arguments by `inspect` and checks them twice; here beartype checks them once, within
-    one scope of axis names, the result with them.
+    one scope of axis names, the result with them. Of a function that a test calls over and over, a
+    field in a solver say, the first calls are checked and every fiftieth after them: all of them
+    would take as long as the tests themselves.
     """
     if declared is None:
         return functools.partial(_checked, typechecker=typechecker)
@@ -30,15 +34,21 @@ def _checked(declared=None, *, typechecker=None):
         if dataclasses.is_dataclass(declared) and "__init__" in vars(declared):
             declared.__init__ = again(declared.__init__)
         return declared
-    declared.__annotations__ = _resolved(declared)
     if typechecker is None or not declared.__annotations__:
         return declared
-    inner = typechecker(declared)
+    checked, key = None, object()
 
     @functools.wraps(declared)
     def call(*arguments, **named):
+        nonlocal checked
+        n = _CALLS[key] = _CALLS.get(key, 0) + 1
+        if n > FIRST_CALLS and n % EVERY:
+            return declared(*arguments, **named)
+        if checked is None:  # a checker takes a millisecond to make; most functions are not called
+            declared.__annotations__ = _resolved(declared)
+            checked = typechecker(declared)
         with _SHAPES:
-            return inner(*arguments, **named)
+            return checked(*arguments, **named)
 
     return call
 
@@ -58,6 +68,10 @@ def _resolved(function) -> dict:
 
 # before any module of the package is imported; the rest of the session is decorated by it
 jaxtyping.jaxtyped = _checked
+
+
+def pytest_runtest_setup():
+    _CALLS.clear()
 
 
 def pytest_addoption(parser):

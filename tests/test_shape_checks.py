@@ -30,3 +30,15 @@ def test_an_argument_of_another_rank_or_type_than_declared_is_found():
         benjamini_hochberg(np.full((2, 2), 0.5))
     with pytest.raises(BeartypeCallHintViolation):
         Quantity(7, "mV")  # pyright: ignore[reportArgumentType]
+
+
+def test_many_calls_do_not_tire_the_check():
+    for _ in range(100):  # of these the first are checked, and one in fifty
+        share((2,), (2,))
+    with pytest.raises(BeartypeCallHintViolation):
+        [share((2, 3), (1, 3)) for _ in range(50)]
+
+
+def test_each_test_begins_with_a_checked_call():
+    with pytest.raises(BeartypeCallHintViolation):
+        share((2, 3), (2, 4))
