@@ -63,6 +63,15 @@ def run(command, **variables):
         return 130
 
 
+def start(command, output, **variables):
+    """Start a command in the checkout that writes all it says to a file."""
+    command = [str(part) for part in command]
+    variables = dict(os.environ, **variables)
+    return subprocess.Popen(
+        command, cwd=str(ROOT), env=variables, stdout=output, stderr=subprocess.STDOUT
+    )
+
+
 def fingerprint():
     """What the environment depends on: the lock, the package's own needs, where it all lies."""
     parts = [(ROOT / "requirements.lock").read_bytes(), (ROOT / "pyproject.toml").read_bytes()]

@@ -148,22 +148,26 @@ def test_every_check_runs_although_one_fails_and_the_exit_code_says_so(
     checks = load("test")
     fails = [sys.executable, "-c", "raise SystemExit(3)"]
     speaks = [sys.executable, "-c", "import os; print('threads', os.environ['OMP_NUM_THREADS'])"]
-    table = [("one", fails, {}), ("two", speaks, checks.ONE_THREAD)]
+    beside = ("three", [sys.executable, "-c", "print('said at last'); raise SystemExit(4)"], {})
+    table = [[("one", fails, {})], [("two", speaks, checks.ONE_THREAD), beside]]
     monkeypatch.setattr(checks, "checks", lambda python, data, quick: table)
     assert checks.main() == 1
     told = capfd.readouterr().out
     assert "threads 1" in told
+    assert told.index("== three ==") < told.index("said at last") < told.index("== summary ==")
     summary = told[told.index("== summary ==") :].splitlines()
     assert summary[1].startswith("one")
     assert summary[1].endswith("FAILED (3)")
     assert summary[2].startswith("two")
     assert summary[2].endswith("passed")
+    assert summary[3].startswith("three")
+    assert summary[3].endswith("FAILED (4)")
 
 
 def test_the_data_folder_reaches_every_run_of_the_tests_in_one_word(environment, monkeypatch):
     monkeypatch.setitem(sys.modules, "environment", environment)
     rows = load("test").checks(Path("python"), "/open data", quick=False)
-    runs = [command for name, command, _ in rows if "tests" in name]
+    runs = [command for at_once in rows for name, command, _ in at_once if "tests" in name]
     assert len(runs) == 2
     assert all("--data=/open data" in command for command in runs)
 
