@@ -65,7 +65,7 @@ def test_at_a_tie_events_come_before_censoring():
     assert still_watched(followed, once(3)).tolist() == [[1.0, 0.5, 0.5]]
 
 
-def kept_by_hand(followed, hour, *, before):
+def kept_by_hand(followed, hour: float, *, before: bool) -> float:
     """G by a loop over censored times, events first at ties."""
     kept = 1.0
     for time in np.unique(followed.end[followed.cause == 0]):
@@ -83,29 +83,29 @@ def test_measures_are_those_of_loops_over_pairs(cause):
     n, hour, until = len(followed), 5.0, 9.0
     own = [kept_by_hand(followed, t, before=True) for t in followed.end]
     at_hour = kept_by_hand(followed, hour, before=False)
-    end, kind = followed.end, followed.cause
-    auc = [0.0, 0.0]
-    harrell, uno = [0.0, 0.0], [0.0, 0.0]
+    end, kind, risks = followed.end.tolist(), followed.cause.tolist(), risk.tolist()
+    auc, harrell, uno = [], [], []  # (weight of agreement, weight) of each pair
     square = 0.0
     for i in range(n):
         is_case = end[i] <= hour and kind[i] == cause
         if end[i] > hour:
-            square += risk[i] ** 2 / at_hour
+            square += risks[i] ** 2 / at_hour
         elif kind[i]:
-            square += (is_case - risk[i]) ** 2 / own[i]
+            square += (is_case - risks[i]) ** 2 / own[i]
         for j in range(n):
-            agrees = (risk[i] > risk[j]) + 0.5 * (risk[i] == risk[j])
+            agrees = (risks[i] > risks[j]) + 0.5 * (risks[i] == risks[j])
             if is_case and (end[j] > hour or kind[j] not in (0, cause)):
                 weight = 1 / own[i] / (at_hour if end[j] > hour else own[j])
-                auc = [auc[0] + weight * agrees, auc[1] + weight]
+                auc.append((weight * agrees, weight))
             if kind[i] != cause:
                 continue
             later = end[j] > end[i] or (end[j] == end[i] and kind[j] == 0)
             if later or kind[j] not in (0, cause):
-                harrell = [harrell[0] + agrees, harrell[1] + 1]
+                harrell.append((agrees, 1))
                 if end[i] < until:
                     weight = 1 / own[i] / (own[i] if later else own[j])
-                    uno = [uno[0] + weight * agrees, uno[1] + weight]
+                    uno.append((weight * agrees, weight))
+    auc, harrell, uno = (np.sum(pairs, axis=0) for pairs in (auc, harrell, uno))
     weights, censoring = once(n), Censoring(followed)
     found = time_dependent_auc(followed, censoring, risk, hour, cause, weights)[0]
     assert found == pytest.approx(auc[0] / auc[1], abs=1e-12)

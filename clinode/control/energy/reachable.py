@@ -177,32 +177,60 @@ def _bounded(G: Array, aim: Array, low: float) -> Array:
     w = np.full(G.shape[1], (low + 1) / 2)
     below = above = np.full(len(w), max(1e-3, float(np.abs(G.T @ d).max())))  # prices of bounds
     for _ in range(MOST_STEPS):
-        under, over = w - low, 1.0 - w
-        slope = G.T @ (G @ w - d) + RIDGE * w - below + above
-        mean = float(below @ under + above @ over) / (2 * len(w))
-        if mean < SMALLEST_PRICE and np.abs(slope).max() < 1e-12:
+        moved = _stepped(G, d, low, w, below, above)
+        if moved is None:
             break
-        weight = below / under + above / over + RIDGE
-        inverse = scipy.linalg.cho_factor(np.eye(len(d)) + (G / weight) @ G.T, check_finite=False)
-        center_low = center_high = np.zeros(len(w))
-        for is_last in (False, True):
-            right = -slope + center_low / under - below - center_high / over + above
-            step = np.zeros(len(w))
-            for _ in range(3):  # refined: the two terms of a free input nearly cancel
-                left = (right - weight * step - G.T @ (G @ step)) / weight
-                step = step + left - (G.T @ scipy.linalg.cho_solve(inverse, G @ left)) / weight
-            on_below = center_low / under - below - below / under * step
-            on_above = center_high / over - above + above / over * step
-            room = min(_room(under, step), _room(over, -step))
-            price_room = min(_room(below, on_below), _room(above, on_above))
-            if not is_last:
-                ahead = (below + price_room * on_below) @ (under + room * step)
-                ahead += (above + price_room * on_above) @ (over - room * step)
-                goal = (float(ahead) / (2 * len(w)) / mean) ** 3 * mean
-                center_low, center_high = goal - step * on_below, goal + step * on_above
-        w, below = w + 0.995 * room * step, below + 0.995 * price_room * on_below
-        above = above + 0.995 * price_room * on_above
+        w, below, above = moved
     return np.clip(w, low, 1.0)
+
+
+def _stepped(
+    G: Array, d: Array, low: float, w: Array, below: Array, above: Array
+) -> tuple[Array, Array, Array] | None:
+    """Inputs and the prices of their bounds after one step; None where the method has arrived."""
+    under, over = w - low, 1.0 - w
+    slope = G.T @ (G @ w - d) + RIDGE * w - below + above
+    mean = float(below @ under + above @ over) / (2 * len(w))
+    if mean < SMALLEST_PRICE and np.abs(slope).max() < 1e-12:
+        return None
+    weight = below / under + above / over + RIDGE
+    inverse = scipy.linalg.cho_factor(np.eye(len(d)) + (G / weight) @ G.T, check_finite=False)
+
+    def direction(center_low: Array, center_high: Array) -> tuple[Array, Array, Array]:
+        """Of inputs and of both prices."""
+        right = -slope + center_low / under - below - center_high / over + above
+        step = _newton_step(G, weight, inverse, right)
+        on_below = center_low / under - below - below / under * step
+        on_above = center_high / over - above + above / over * step
+        return step, on_below, on_above
+
+    def rooms(step: Array, on_below: Array, on_above: Array) -> tuple[float, float]:
+        """How far inputs and prices may go that way."""
+        room = min(_room(under, step), _room(over, -step))
+        return room, min(_room(below, on_below), _room(above, on_above))
+
+    step, on_below, on_above = direction(np.zeros(len(w)), np.zeros(len(w)))
+    room, price_room = rooms(step, on_below, on_above)
+    ahead = (below + price_room * on_below) @ (under + room * step)
+    ahead += (above + price_room * on_above) @ (over - room * step)
+    goal = (float(ahead) / (2 * len(w)) / mean) ** 3 * mean
+    step, on_below, on_above = direction(goal - step * on_below, goal + step * on_above)
+    room, price_room = rooms(step, on_below, on_above)
+    below = below + 0.995 * price_room * on_below
+    above = above + 0.995 * price_room * on_above
+    return w + 0.995 * room * step, below, above
+
+
+def _newton_step(G: Array, weight: Array, inverse: tuple[Array, bool], right: Array) -> Array:
+    """Solves (diag(weight) + G'G) step = right by the small inverse, of 1 + G (G / weight)'.
+
+    Refined: the two terms of a free input nearly cancel.
+    """
+    step = np.zeros(len(weight))
+    for _ in range(3):
+        left = (right - weight * step - G.T @ (G @ step)) / weight
+        step = step + left - (G.T @ scipy.linalg.cho_solve(inverse, G @ left)) / weight
+    return step
 
 
 def _room(values: Array, change: Array) -> float:
