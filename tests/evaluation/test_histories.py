@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinode.errors import ArgumentError
@@ -84,6 +84,7 @@ def test_nothing_measured_anywhere_is_nothing_known():
     assert np.isnan(decayed_means(as_histories(empty))).all()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_a_record_is_summarised_alike_in_any_company(seed):
     table = random_table(seed)
