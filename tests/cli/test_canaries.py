@@ -203,6 +203,42 @@ def test_no_canary_comes_out_of_any_command_on_data_in_good_order(
     assert watched.leaks == {}
 
 
+@pytest.mark.slow
+def test_no_canary_comes_out_of_commands_that_read_other_tables_or_none(
+    watched, tmp_path, monkeypatch
+):
+    folder, out = tmp_path / TABLES, tmp_path / OUT
+    folder.mkdir()
+    draw = np.random.default_rng(1)
+    trials = pd.DataFrame({"participant": IDS[0], "latency": 1 / draw.normal(5, 1, 60).clip(2)})
+    trials["seen_by"] = TEXTS["doctor"]
+    trials.to_csv(folder / "trials.csv", index=False)
+    for name in ("one", "two"):
+        table = pd.DataFrame(draw.normal(size=(6, 4)))
+        table.insert(0, "stimulus", list("abcdef"))
+        table.to_csv(folder / f"{name}.csv", index=False)
+    names = list("abcd")
+    weights = pd.DataFrame(draw.uniform(0.1, 1, (4, 4)) * (1 - np.eye(4)), names, names)
+    weights.to_csv(folder / "brain.csv")
+    brain = (folder / "brain.csv", "--to", "E:a=rest+0.02", "--nulls", "0", "--set", "K=2")
+    monkeypatch.chdir(folder)
+    picked = ("--only", f"participant={IDS[0]}", "--figure", out / "d.svg")
+    watched("decide", folder / "trials.csv", "--time", "latency", *picked)
+    watched("control", *brain, "--out", out / "brain", "--json")
+    for answer in ((), ("--json",)):
+        files = (folder / "one.csv", folder / "two.csv", "--figure", out / "s.svg")
+        watched("similarity", *files, "--resamples", "20", *answer)
+        watched("simulate", "morris-lecar", "--until", "20", "--out", out / "t.csv", *answer)
+        span = ("--span", "0:20", "--no-cycles", "--replace")
+        watched("bifurcate", "morris-lecar", "I", *span, "--out", out / "turns", *answer)
+        watched("verify", out / "brain", *answer)
+        watched("doctor", *answer, code=None)
+        watched("list", *answer)
+    assert watched.look_into(out) > 8
+    planted = {IDS[0], TEXTS["doctor"], *PLACES}  # numbers of these tables are of nobody
+    assert not planted & {canary for told in watched.leaks.values() for canary in told}
+
+
 def _appended(line: str | bytes) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         path = folder / "observations.csv"
