@@ -108,6 +108,8 @@ def examined(report: Path, axe: Path, pages: Sequence[str] = ()) -> list[dict[st
         pages: File names; all where empty.
     """
     chosen = [path for path in sorted(report.glob("*.html")) if not pages or path.name in pages]
+    if not chosen:
+        raise SystemExit(f"{report.name} holds no page")
     with tempfile.TemporaryDirectory() as folder:
         return [
             asked(path, axe, scheme, width, Path(folder))

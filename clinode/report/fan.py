@@ -25,7 +25,7 @@ from clinode.training.tasks import work_of
 
 LEVELS = (0.5, 0.9)
 BOUNDS = ("low50", "high50", "low90", "high90")
-N_HOURS = 6  # of the fan; the course between is close to straight
+N_HOURS = 4  # of the fan: every third of twelve hours; the course between is close to straight
 COURSE_SHARE = 0.125  # of the training window that a decoder's course goes on for
 HISTORY = 3.0  # horizons before the prediction time that are drawn, of a forecast
 COURSE_HISTORY = 0.5  # of the training window, of a course
