@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clinode.sequence.rounds import again
+
 STEP_SIZE = 0.35  # of one step, times the steepness of N: error below 1e-5
 MAX_STEPS = 256  # of one gap
 
@@ -52,17 +54,107 @@ def exponential_steps(
 ) -> ExponentialSteps:
     """Coefficients for steps of these sizes; a size of 0 is the identity."""
     h = size.unsqueeze(1)
+    is_transformed = torch._C._are_functorch_transforms_active()
+    if is_transformed or torch.compiler.is_exporting() or size.requires_grad:
+        return ExponentialSteps(n_steps, *_coefficients_plainly(decay, h))
+    whole, half, to_half, first, middle, last = _Coefficients.apply(decay, h)  # pyright: ignore[reportGeneralTypeIssues]
+    return ExponentialSteps(n_steps, whole, half, to_half, first, middle, last)
+
+
+def _coefficients_plainly(
+    decay: Float[Tensor, "... state"], h: Float[Tensor, "row 1"]
+) -> tuple[Tensor, ...]:
+    """In operations that autograd follows; also what the rest is tested against."""
     z = -decay * h
-    one, two, three = phi_functions(z)
-    near, _, _ = phi_functions(z / 2)
-    return ExponentialSteps(
-        n_steps=n_steps,
-        whole=torch.exp(z),
-        half=torch.exp(z / 2),
-        to_half=h / 2 * near,
-        first=h * (one - 3 * two + 4 * three),
-        middle=h * (2 * two - 4 * three),
-        last=h * (4 * three - two),
+    one, two, three = _phi(z)[:3]
+    return (
+        torch.exp(z),
+        torch.exp(z / 2),
+        h / 2 * _phi(z / 2)[0],
+        h * (one - 3 * two + 4 * three),
+        h * (2 * two - 4 * three),
+        h * (4 * three - two),
+    )
+
+
+class _Coefficients(torch.autograd.Function):
+    """All six from one series, which is summed at half the step and doubled.
+
+    Every pass over rows and states counts here, and a choice between two branches costs eight.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, decay: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+        half, *near = _phi_at_half(decay * (h / -2))
+        one, two, three, four = _doubled(half, *near)
+        ctx.save_for_backward(decay, h, half, near[0], near[1], one, two, three, four)
+        both = torch.sub(two, three, alpha=2)
+        return (
+            half * half,
+            half.clone(),
+            near[0] * (h / 2),
+            torch.sub(one, both, alpha=2).sub_(two).mul_(h),
+            both * (2 * h),
+            torch.sub(three, two, alpha=0.25).mul_(4 * h),
+        )
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # as torch wants it written
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, None]:
+        decay, h, half, near, nearer, one, two, three, four = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated once more
+
+            def plainly(decay: Tensor) -> tuple[Tensor, ...]:
+                return _coefficients_plainly(decay, h)
+
+            return again(plainly, [decay], [True], grads)[0], None
+        on_whole, on_half, on_to_half, on_first, on_middle, on_last = grads
+        # phi_k' = phi_k - k phi_{k+1}, taken first: for long steps these differences are small
+        at = on_first * (one - two)
+        share = torch.sub(on_middle, on_first, alpha=1.5).sub_(on_last, alpha=0.5)
+        at.addcmul_(share, torch.sub(two, three, alpha=2), value=2)
+        share = torch.sub(on_first, on_middle).add_(on_last)
+        at.addcmul_(share, torch.sub(three, four, alpha=3), value=4)
+        at.addcmul_(on_to_half, near - nearer, value=0.25).mul_(h)
+        at.addcmul_(on_half, half, value=0.5)
+        at.addcmul_(torch.mul(on_whole, half), half)
+        if decay.ndim == 1:
+            return -(h.T @ at).squeeze(0), None
+        return (at * -h).sum_to_size(decay.shape), None
+
+
+def _phi_at_half(w: Float[Tensor, "row state"]) -> list[Tensor]:
+    """exp and phi_1 to phi_4 of w <= 0: a series where w >= -1, the recursion beyond."""
+    near = w.clamp(min=-1.0)
+    most = 19 if w.dtype == torch.float64 else 12  # terms that count
+    term = w.new_tensor(1 / math.factorial(most))
+    for order in range(most - 1, 3, -1):  # sum of w^k / (k + 4)!
+        term = torch.addcmul(w.new_tensor(1 / math.factorial(order)), term, near)
+    found = [term]
+    for order in (3, 2, 1, 0):
+        term = torch.addcmul(w.new_tensor(1 / math.factorial(order)), term, near)
+        found.insert(0, term)
+    is_far = w < -1
+    if bool(is_far.any()):
+        place = is_far.nonzero(as_tuple=True)
+        far = w[place]
+        term = torch.exp(far)
+        for order, part in enumerate(found):
+            part[place] = term
+            term = (term - 1 / math.factorial(order)) / far
+    return found
+
+
+def _doubled(
+    half: Tensor, one: Tensor, two: Tensor, three: Tensor, four: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """phi_1 to phi_4 of 2 w from those of w (Skaflestad & Wright 2009, Appl. Numer. Math. 59)."""
+    return (
+        (half + 1).mul_(one).mul_(0.5),
+        torch.addcmul(two, one, one, value=0.5).mul_(0.5),
+        torch.addcmul(two, one, two).add_(three, alpha=2).mul_(0.125),
+        torch.addcmul(three, two, two, value=0.5).add_(four).mul_(0.125),
     )
 
 

@@ -134,6 +134,34 @@ def test_an_exponential_step_is_exact_for_decay_under_a_constant_push():
     torch.testing.assert_close(steps.whole[0], torch.exp(-decay * gap))
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_coefficients_of_steps_and_their_slopes_are_those_of_kummers_function(dtype, tolerance):
+    decay = torch.tensor([1e-3, 0.1, 0.8, 3.0], dtype=dtype, requires_grad=True)
+    size = torch.tensor([0.0, 1e-3, 0.6, 2.4, 2.6, 9.0], dtype=dtype)
+    steps = exponential_steps(decay, size, torch.ones_like(size))
+    shown = torch.stack(steps[1:])
+    weight = torch.randn(shown.shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    (slope,) = torch.autograd.grad((shown * weight).sum(), decay)
+
+    def exact(decay):
+        h = size.double().numpy()[:, None]
+        z = -decay * h
+        one, two, three = (hyp1f1(1, k + 1, z) / math.factorial(k) for k in (1, 2, 3))
+        middle, last = h * (2 * two - 4 * three), h * (4 * three - two)
+        to_half = h / 2 * hyp1f1(1, 2, z / 2)
+        first = h * (one - 3 * two + 4 * three)
+        return np.stack([np.exp(z), np.exp(z / 2), to_half, first, middle, last])
+
+    at = decay.detach().double().numpy()
+    expected = exact(at)
+    np.testing.assert_allclose(shown.detach().numpy(), expected, rtol=tolerance, atol=tolerance)
+    width = 1e-3 * at
+    ahead, behind = (exact(at + k * width) - exact(at - k * width) for k in (1, 2))
+    fourth = (8 * ahead - behind) / (12 * width)  # error of width^4
+    found = (fourth * weight.double().numpy()).sum(axis=(0, 1))
+    np.testing.assert_allclose(slope.numpy(), found, rtol=max(tolerance, 1e-9))
+
+
 def test_the_solver_of_the_bounded_field_is_of_fourth_order(classified, build):
     model = build(classified, "ode-rnn")
     with torch.no_grad():
