@@ -6,7 +6,7 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import invgauss, kstest, norm
 
-from clinode.behavior import DDM, LATER, LBA, FirstPassage, Wald, WaldRace, Wiener
+from clinode.behavior import DDM, LATER, LBA, FirstPassage, Wald, WaldRace, Wiener, first_passage
 from clinode.errors import ArgumentError
 from clinode.system import LinearSystem
 
@@ -183,7 +183,33 @@ def test_first_passages_have_gradients_in_constants_and_are_sampled():
     assert float(drawn.choice.mean()) == pytest.approx(share, abs=0.03)
 
 
+def test_the_sweep_of_first_passages_and_its_slopes_are_those_of_whole_matrices():
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((7,), (9, 6), (9, 7), (9, 6))
+    given = [torch.rand(s, generator=draw, dtype=DOUBLE, requires_grad=True) for s in shapes]
+    parts = (given[0], -given[1], 2.5 + given[2], -given[3])
+    swept, dense = first_passage._Swept.apply(*parts), first_passage.swept_densely(*parts)
+    torch.testing.assert_close(swept, dense, rtol=1e-12, atol=1e-12)
+    weights = torch.rand(9, 7, generator=draw, dtype=DOUBLE)
+    slopes = [torch.autograd.grad((x * weights).sum(), given) for x in (swept, dense)]
+    for ours, torchs in zip(*slopes, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-11, atol=1e-11)
+
+
+def test_first_passages_have_slopes_of_slopes():
+    def probability(v):
+        return FirstPassage(Wiener(v), 0.0, 1.0, start=0.5, horizon=1.0, n_places=8, n_times=8).cdf(
+            0.9, 1.0
+        )
+
+    assert torch.autograd.gradgradcheck(
+        probability, torch.tensor(0.8, dtype=DOUBLE).requires_grad_()
+    )
+
+
 def test_what_has_no_first_passage_is_refused():
+    with pytest.raises(ArgumentError, match="made of torch's operations"):
+        FirstPassage(Wiener(), 0.0, lambda t: 1.0 if t < 1 else 0.5, start=0.3, horizon=2.0)
     with pytest.raises(ArgumentError, match="must have one state and noise"):
         FirstPassage(LinearSystem([[-1.0]], [[1.0]]), 0.0, 1.0, start=0.5, horizon=1.0)
     with pytest.raises(ArgumentError, match="cross or meet"):
