@@ -193,7 +193,7 @@ class IrregularBatch:
     def carried(self) -> Float[Tensor, "row variable"]:
         """The value last seen before each row, 0 where there is none; differentiable in `value`."""
         held = self.value.gather(0, self.last_seen.clamp(min=0))
-        return torch.where(self.last_seen >= 0, held, 0.0)
+        return chosen(self.last_seen >= 0, held)
 
     def row_before(self, query_time: Float[Tensor, "batch query"]) -> Int64[Tensor, "batch query"]:
         """The subject's last packed row at or before each asked time; -1 where there is none."""
@@ -265,7 +265,7 @@ class IrregularBatch:
         clocks = observation_clocks(mask, self.time, self.sizes, self.window)
         return replace(
             self,
-            value=torch.where(mask, self.value, 0.0),
+            value=chosen(mask, self.value),
             mask=mask,
             last_seen=clocks.last_seen,
             last_observed=clocks.last_observed,
@@ -361,6 +361,20 @@ class IrregularBatch:
         return padded.index_put((self.row_subject, self.steps), rows)
 
 
+def chosen(
+    mask: Bool[Tensor, "*shape"],
+    x: Float[Tensor, "*shape"],
+    other: Float[Tensor, "*shape"] | None = None,
+) -> Float[Tensor, "*shape"]:
+    """`x` where the mask holds, `other` (finite, or 0) elsewhere: `torch.where` by products.
+
+    The same numbers for finite entries; what is measured looks random to a processor, and
+    `torch.where` then takes ten times as long, forwards and backwards.
+    """
+    share = mask.to(x.dtype)
+    return x * share if other is None else x * share + other * (1 - share)
+
+
 class Clocks(NamedTuple):
     """When each variable was last seen before each row, and when anything was."""
 
@@ -379,7 +393,7 @@ def observation_clocks(
     """The clocks of packed rows; differences are taken in float64."""
     seen = torch.cat([mask, mask.any(dim=1, keepdim=True)], dim=1)
     index = torch.arange(len(mask), device=mask.device).unsqueeze(1)
-    seen_at = torch.where(seen, index, -1)
+    seen_at = seen.long().mul_(index + 1).sub_(1)  # as in `chosen`
     last = torch.full_like(seen_at, -1)
     here = last.split(sizes)
     for latest, before, row in zip(seen_at.split(sizes), here, here[1:], strict=False):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clinode.cohort import Classify, IrregularBatch, PackedRecords, Preprocessor
+from clinode.cohort.batch import chosen
 from clinode.errors import ArgumentError
 from clinode.sequence.layers import MemberLinear, dropout, linear, sum_by_subject
 from clinode.sequence.readout import Encoding, Head, HeadSizes, Readout, in_batches
@@ -276,7 +277,7 @@ def known_share(
     error: Float[Tensor, "*shape"], known: Bool[Tensor, "*shape"], count: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
     """What these errors add to a mean over `count` known ones; 0 where nothing is known."""
-    return torch.where(known, error, 0.0).sum() / count.clamp(min=1)
+    return chosen(known, error).sum() / count.clamp(min=1)
 
 
 def _share(target: Float[np.ndarray, " record"]) -> float:

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch, Preprocessor
+from clinode.cohort.batch import chosen
 
 REFERENCE_WINDOW = 48.0  # hours; features of time are scaled as if every window were this long
 
@@ -19,7 +20,7 @@ def measured_columns(
     pace = REFERENCE_WINDOW / batch.window
     since = batch.since_observed * pace
     return [
-        torch.where(batch.mask, batch.value, remembered),
+        chosen(batch.mask, batch.value, remembered),
         batch.mask.to(batch.dtype),
         torch.log1p(since.clamp(min=0)) / 4,
         (batch.time / batch.window).to(batch.dtype).unsqueeze(1),

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor, Task
+from clinode.cohort.batch import chosen
 from clinode.errors import ArgumentError
 from clinode.sequence.exponential_steps import Solver
 from clinode.sequence.heads import expectation_loss, n_expected
@@ -197,7 +198,7 @@ class SequenceModel(nn.Module, ABC):
         """Run through the records; rows without an observation only flow."""
         remembered = self.memory.before(batch)
         kept, before = self._run(batch, remembered)
-        held = torch.where(batch.mask, batch.value, remembered)
+        held = chosen(batch.mask, batch.value, remembered)
         asked = batch.prediction_time.unsqueeze(1)
         if batch.query_time is not None:
             asked = torch.cat(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clinode.cohort import IrregularBatch, PackedRecords, Preprocessor
+from clinode.cohort.batch import chosen
 from clinode.sequence.layers import MemberLinear, dropout, sum_by_subject
 from clinode.sequence.readout import Prepared, in_batches
 
@@ -21,6 +22,7 @@ BIN_QUANTILES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # of a column, between whic
 LEAST_WIDTH = 0.01  # standard deviations; bins of two or less are left out: slopes need a bound
 STEEPNESS = 5.0  # of a logistic curve over a bin: from .08 to .92 between its ends
 MOST_RECORDS = 20_000  # from which quantiles are taken
+FAR = 1e30  # beyond every standardised value, and not infinite: it is multiplied by 0
 SCALE_OFFSET = 0.1  # columns are divided by sd + 0.1: constant ones stay small
 
 
@@ -32,7 +34,7 @@ def summarize(batch: IrregularBatch) -> Float[Tensor, "batch variable summary"]:
     is log .05, where the variable was never measured.
     """
     mask, subject, n = batch.mask, batch.row_subject, len(batch)
-    value = torch.where(mask, batch.value, 0.0)
+    value = chosen(mask, batch.value)
     weight = mask.to(value.dtype)
     age = batch.prediction_time[subject] - batch.time
     recent = weight * (age < batch.window / 2).to(value.dtype).unsqueeze(1)
@@ -40,17 +42,16 @@ def summarize(batch: IrregularBatch) -> Float[Tensor, "batch variable summary"]:
     recent_count = sum_by_subject(recent, subject, n)
     is_seen = count > 0
     mean = sum_by_subject(value, subject, n) / count.clamp(min=1)
-    deviation = torch.where(mask, value - mean[subject], 0.0)
+    deviation = chosen(mask, value - mean[subject])
     variance = sum_by_subject(deviation**2, subject, n) / count.clamp(min=1)
     spread = torch.sqrt(variance + 1e-12)  # the offset keeps the slope at zero finite
     first, last = _first_and_last(batch)
     recent_mean = sum_by_subject(value * recent, subject, n) / recent_count.clamp(min=1)
-    infinite = torch.full_like(value, torch.inf)
-    low = _extreme(torch.where(mask, value, infinite), subject, n, "amin")
-    high = _extreme(torch.where(mask, value, -infinite), subject, n, "amax")
-    is_recent = mask & (recent > 0)
-    recent_low = _extreme(torch.where(is_recent, value, infinite), subject, n, "amin")
-    recent_high = _extreme(torch.where(is_recent, value, -infinite), subject, n, "amax")
+    away, recent_away = (1 - weight) * FAR, (1 - recent) * FAR
+    low = _extreme(value + away, subject, n, "amin")
+    high = _extreme(value - away, subject, n, "amax")
+    recent_low = _extreme(value + recent_away, subject, n, "amin")
+    recent_high = _extreme(value - recent_away, subject, n, "amax")
     columns = [
         first,
         last,
@@ -246,7 +247,7 @@ def _first_and_last(
     # A row is the first of a variable where it was never seen before. The last one is what is
     # carried behind the last row of the subject.
     is_first = batch.mask & (batch.last_seen < 0)
-    value = torch.where(is_first, batch.value, 0.0)
+    value = chosen(is_first, batch.value)
     first = sum_by_subject(value, batch.row_subject, len(batch))
     here = batch.mask[batch.last_row]
     row = torch.where(here, batch.last_row.unsqueeze(1), batch.last_seen[batch.last_row])
