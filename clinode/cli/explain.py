@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.fit import Device, Part, take_part
 from clinode.cli.options import Answer, Data
 from clinode.errors import ArgumentError
@@ -302,13 +303,10 @@ def explain(
         write_json(folder / "about.json", about)
 
     write_folder(how.out, write, kind="attributions", replace=how.replace)
+    wrote = f"Wrote {about['events']:,} events of {about['subjects']:,} subjects"
     answer.tell(
         {**about, "out": how.out},
-        [
-            f"Wrote {about['events']:,} events of {about['subjects']:,} subjects to {how.out}",
-            gate_words(about),
-            *words,
-        ],
+        [f"{wrote} to {called(how.out)}", gate_words(about), *words],
     )
 
 
