@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from clinode.cli.answers import called
 from clinode.cli.explain import (
     Checking,
     ExplainedFolder,
@@ -155,7 +156,11 @@ def report(
             "forecasts": forecasts is not None,
             "checks": None if checked is None else checked.to_dict(),
         },
-        [f"Wrote {about['subjects']:,} pages; open {index}", gate_words(about), *lines],
+        [
+            f"Wrote {about['subjects']:,} pages; open {called(how.out)}/{index.name}",
+            gate_words(about),
+            *lines,
+        ],
     )
 
 
