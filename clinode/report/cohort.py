@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from clinode.attribution import METHODS
+from clinode.report import curves
 from clinode.report.charts import (
     LABEL_WIDTH,
     Chart,
@@ -43,10 +44,15 @@ def cohort_page(material: Material) -> dict[str, Any]:
         "method": METHODS[attributions.method],
         "ranking": _ranking(material),
         "strip": _strip(material),
+        "dependence": curves.dependence(
+            attributions, material.label, material.unit, material.n_resamples
+        ),
+        "insertion": curves.insertion(material.checks),
+        "seeds": curves.seeds(material.checks),
         "kinds": [] if material.kinds is None else told_tables(material.kinds.to_dict(), "Kinds"),
         "checks": []
         if material.checks is None
-        else told_tables(material.checks.to_dict(), "Checks"),
+        else told_tables(curves.without_curves(material.checks.to_dict()), "Checks"),
     }
 
 

@@ -39,6 +39,8 @@ def test_a_person_sees_a_table_what_happens_and_a_warning(cli, tmp_path):
         (("bench", "attribution", "--sets", "stat"), "unknown set"),
         (("bench", "attribution", "--sets", "state", "--methods", "deeplift"), "refused"),
         (("bench", "attribution", "--sets", "state", "--out", "x.txt"), ".csv or .json"),
+        (("bench", "attribution", "--through", "gru"), "choose among"),
+        (("bench", "attribution", "--through", "gru-d", "--sets", "state"), "no cohort"),
         (("bench", "nothing"), "attribution"),
         (("bench", "attribution", "--sets", ","), "no set"),
     ],

@@ -57,6 +57,9 @@ class InsertionDeletion:
             bootstrap over subjects.
         curves: By fill, way and order ("map", "random", "greedy"), the mean output over subjects at
             the shares of the events in `shares`.
+        bands: By fill and way, the mean output along random orders plus the ends of the 95 %
+            interval of how far the map's order lies from it, bootstrap over subjects; NaN of one
+            subject.
         shares: From 0 to 1.
         n_subjects: Whose events could be ordered.
         verdict: In words.
@@ -64,6 +67,7 @@ class InsertionDeletion:
 
     scores: dict[tuple[str, str], Estimate]
     curves: dict[tuple[str, str, str], tuple[float, ...]]
+    bands: dict[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]]
     shares: tuple[float, ...]
     n_subjects: int
     verdict: str
@@ -84,6 +88,10 @@ class InsertionDeletion:
             "curves": [
                 {"fill": fill, "way": way, "order": order, "output": list(curve)}
                 for (fill, way, order), curve in self.curves.items()
+            ],
+            "bands": [
+                {"fill": fill, "way": way, "low": _known(low), "high": _known(high)}
+                for (fill, way), (low, high) in self.bands.items()
             ],
             "shares": list(self.shares),
             "n_subjects": self.n_subjects,
@@ -137,14 +145,14 @@ def insertion_deletion(
     generator = np.random.default_rng(seed)
     areas = np.full((len(fills), len(WAYS), len(_ORDERS), len(rows)), np.nan)
     shares = np.linspace(0, 1, n_steps + 1)
-    total = np.zeros((len(fills), len(WAYS), len(_ORDERS), len(shares)))
-    told = 0
+    kept: list[np.ndarray] = []
     for row in np.flatnonzero(~withheld):
         held = players[row] >= 0
         size = np.bincount(players[row][held], weights=values[row][held])
         if len(size) < 2:
             continue
-        told += 1
+        looks = np.empty((len(fills), len(WAYS), len(_ORDERS), len(shares)))
+        kept.append(looks)
         orders = [np.argsort(-size, kind="stable")]
         orders += [generator.permutation(len(size)) for _ in range(n_orders)]
         for k, fill in enumerate(fills):
@@ -156,19 +164,27 @@ def insertion_deletion(
                 curves = [own, np.mean(random, axis=0), course.greedy(way)]
                 for o, curve in enumerate(curves):
                     areas[k, w, o, row] = np.trapezoid(curve, course.shares)
-                    total[k, w, o] += np.interp(shares, course.shares, curve)
+                    looks[k, w, o] = np.interp(shares, course.shares, curve)
     keys = [(fill, way) for fill in fills for way in WAYS]
     scores = _scores(
         dict(zip(keys, areas.reshape(-1, len(_ORDERS), len(rows)), strict=True)), n_resamples, seed
     )
-    mean = total / max(told, 1)
+    every = np.array(kept).reshape(-1, len(fills), len(WAYS), len(_ORDERS), len(shares))
+    mean = every.sum(axis=0) / max(len(every), 1)
     curves = {
         (fill, way, order): tuple(mean[k, w, o].tolist())
         for k, fill in enumerate(fills)
         for w, way in enumerate(WAYS)
         for o, order in enumerate(_ORDERS)
     }
-    return InsertionDeletion(scores, curves, tuple(shares.tolist()), told, _verdict(scores))
+    bands = {
+        (fill, way): _band(every[:, k, w, 0], every[:, k, w, 1], n_resamples, seed)
+        for k, fill in enumerate(fills)
+        for w, way in enumerate(WAYS)
+    }
+    return InsertionDeletion(
+        scores, curves, bands, tuple(shares.tolist()), len(every), _verdict(scores)
+    )
 
 
 @dataclass(frozen=True)
@@ -272,6 +288,37 @@ def _scores(
     n_subjects = len(next(iter(areas.values()))[0])
     drawn = bootstrap(statistics, np.arange(n_subjects), n_resamples=n_resamples, seed=seed)
     return {key: drawn.estimate(f"{key[0]} {key[1]}", why=_WHY) for key in areas}
+
+
+def _band(
+    own: Float[np.ndarray, "subject look"],
+    random: Float[np.ndarray, "subject look"],
+    n_resamples: int,
+    seed: int,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Ends of the interval of the distance from random orders, laid on their mean."""
+    n, n_looks = own.shape
+    if n < 2:
+        return (np.nan,) * n_looks, (np.nan,) * n_looks
+    ahead = own - random
+    drawn = bootstrap(
+        {str(look): _mean_of(ahead[:, look]) for look in range(n_looks)},
+        np.arange(n),
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    found = [drawn.estimate(str(look)) for look in range(n_looks)]
+    middle = random.mean(axis=0)
+    low, high = ([getattr(one, end) for one in found] for end in ("low", "high"))
+    return tuple((middle + low).tolist()), tuple((middle + high).tolist())
+
+
+def _mean_of(values: np.ndarray):
+    return lambda weights: weights @ values / weights.sum(axis=1)
+
+
+def _known(values: Sequence[float]) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values]
 
 
 def _ratio_of(part: np.ndarray, whole: np.ndarray):

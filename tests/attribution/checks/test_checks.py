@@ -160,6 +160,11 @@ def test_on_an_additive_model_the_order_of_the_map_is_the_greedy_one(additive_ru
     assert curves["map"][0] == pytest.approx(curves["random"][0])
     assert curves["map"][-1] == pytest.approx(curves["random"][-1])
     assert (np.array(curves["map"]) >= np.array(curves["random"]) - 1e-9).all()
+    low, high = (np.array(end) for end in found.bands["cohort_mean", "insertion"])
+    assert (low <= np.array(curves["map"]) + 1e-9).all()
+    assert (np.array(curves["map"]) <= high + 1e-9).all()
+    # with nothing and with everything there is no order
+    assert low[[0, -1]] == pytest.approx(np.array(curves["random"])[[0, -1]])
 
 
 def test_the_output_follows_an_order_of_events_as_counted_by_hand():
