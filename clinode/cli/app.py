@@ -25,7 +25,8 @@ from clinode.cli.doctor import doctor
 from clinode.cli.explain import explain
 from clinode.cli.failures import INTERRUPTED, told_to_a_person
 from clinode.cli.fit import evaluate, fit, predict
-from clinode.cli.options import spread_out
+from clinode.cli.masking import masked_command
+from clinode.cli.options import Call, spread_out
 from clinode.cli.overview import overview
 from clinode.cli.report import report
 from clinode.cli.similarity import similarity
@@ -53,7 +54,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {  # and a call that works
         "clinode similarity model.csv other.csv --subject one.csv --subject two.csv",
     ),
     "bench": (bench, "clinode bench attribution --sets rare_feature,state --folds 5"),
-    "verify": (verify, "clinode verify runs/death"),
+    "verify": (verify, "clinode verify report --run runs/death --data stays/"),
     "doctor": (doctor, "clinode doctor"),
     "list": (overview, "clinode list"),
 }
@@ -69,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _as_interruption)
     with told_to_a_person(given, examples):
         command = typer.main.get_command(app)
-        code = command.main(in_order(command, given, examples), standalone_mode=False)
+        words = in_order(command, given, examples)
+        # the call, masked, is what a command may store of it
+        code = command.main(words, standalone_mode=False, obj=Call(masked_command(words)))
         if code == INTERRUPTED:  # what typer makes of an interruption, which it does not tell
             raise KeyboardInterrupt
         sys.exit(code or 0)

@@ -7,7 +7,7 @@ import typer
 
 from clinode.cli.answers import called
 from clinode.cli.assignments import constant_inputs, split_assignment, with_values
-from clinode.cli.options import Answer
+from clinode.cli.options import Answer, Call
 from clinode.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clinode.control import Null, Steering, StimulusLimits
     from clinode.dynamics import Equilibrium
     from clinode.system import System
+    from clinode.training import Run
 
 GENERATED = "generated"
 DEFAULT_MODEL = "wilson-cowan"
@@ -24,6 +25,7 @@ NULLS = ("strength", "degree", "geometry", "none")
 
 
 def control(
+    call: Call,
     connectome: Annotated[
         str,
         typer.Argument(
@@ -89,11 +91,12 @@ def control(
     if out is not None:
         check_writable(out, kind=KIND, replace=replace)
     if (Path(connectome) / MANIFEST).is_file():
-        brain, kept = _learned(Path(connectome), model, labels), None
+        run = _learned(Path(connectome), model, labels)
+        brain, kept = run.model.latent_system, None
         answer.progress("the latent system of a run; looking for equilibria")
     else:
         read = _connectome(connectome, labels, rows, regions, seed)
-        brain, kept = _network(model or DEFAULT_MODEL, read), _null(null, read)
+        run, brain, kept = None, _network(model or DEFAULT_MODEL, read), _null(null, read)
         answer.progress(f"{read.verdict}; looking for equilibria")
     brain = with_values(brain, changes or [])
     u = constant_inputs(brain, inputs or [])
@@ -113,7 +116,7 @@ def control(
     )
     page = None
     if out is not None:
-        page = clinode.write_brain_report(found, out, replace=replace)
+        page = clinode.write_brain_report(found, out, run=run, command=call.text, replace=replace)
     answer.tell({**found.to_dict(), "out": page}, _words(found, page))
 
 
@@ -129,15 +132,15 @@ def _connectome(
     return clinode.read_connectome(text, labels, rows=rows)
 
 
-def _learned(folder: Path, model: str | None, labels: Path | None) -> "System":
-    """The latent system of a run; it has no wiring of which nulls could be drawn."""
+def _learned(folder: Path, model: str | None, labels: Path | None) -> "Run":
+    """A run, whose latent system has no wiring of which nulls could be drawn."""
     import clinode
 
     if model is not None or labels is not None:
         raise ArgumentError(
             "a run brings its own system and names", fix="leave out --model and --labels"
         )
-    return clinode.load_run(folder).model.latent_system
+    return clinode.load_run(folder)
 
 
 def _network(name: str, connectome: "Connectome") -> "System":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clinode.cli.answers import called
-from clinode.cli.options import Answer
+from clinode.cli.options import Answer, Call
 from clinode.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ N_REGIONS = 20
 
 
 def demo(
+    call: Call,
     answer: Answer,
     out: Annotated[
         Path, typer.Argument(metavar="[OUT]", help="Folder for the pages and the run.")
@@ -40,7 +41,7 @@ def demo(
 
         torch.set_num_threads(1)  # the model is small, and the answer the same on any machine
         try:
-            found.update(_carry_out(folder, answer, subjects, seed))
+            found.update(_carry_out(folder, answer, subjects, seed, call.text))
         except Interrupted:  # what could be resumed goes with the unfinished folder
             raise KeyboardInterrupt from None
 
@@ -50,7 +51,9 @@ def demo(
     answer.tell({**found, "index": out / "index.html"}, _told(found, out))
 
 
-def _carry_out(folder: Path, answer: Answer, n_subjects: int, seed: int) -> dict[str, Any]:
+def _carry_out(
+    folder: Path, answer: Answer, n_subjects: int, seed: int, command: str | None
+) -> dict[str, Any]:
     import clinode
     from clinode.folder import MANIFEST
     from clinode.sequence import LinearLatentODE
@@ -73,7 +76,15 @@ def _carry_out(folder: Path, answer: Answer, n_subjects: int, seed: int) -> dict
     evaluation = clinode.evaluate(run, held_out)
     answer.progress("explaining them, and writing the pages")
     attributions = clinode.explain(run, held_out)
-    clinode.write_report(run, held_out, attributions, folder / "pages", evaluation=evaluation)
+    clinode.write_report(
+        run,
+        held_out,
+        attributions,
+        folder / "pages",
+        evaluation=evaluation,
+        whole=cohort,
+        command=command,
+    )
     for page in (folder / "pages").iterdir():
         if page.name != MANIFEST:  # the demo has its own
             page.rename(folder / page.name)
@@ -86,11 +97,11 @@ def _carry_out(folder: Path, answer: Answer, n_subjects: int, seed: int) -> dict
         "planted": _planted_truth(attributions, held_out),
         "withheld": int(attributions.gates["withheld"].to_numpy(dtype=bool).sum()),
         "pages": len(attributions.gates),
-        "steering": _steered(folder / "brain", answer, seed),
+        "steering": _steered(folder / "brain", answer, seed, command),
     }
 
 
-def _steered(folder: Path, answer: Answer, seed: int) -> dict[str, Any]:
+def _steered(folder: Path, answer: Answer, seed: int, command: str | None) -> dict[str, Any]:
     """A generated brain network, one of its regions aimed at, and the page of it."""
     import clinode
 
@@ -109,7 +120,7 @@ def _steered(folder: Path, answer: Answer, seed: int) -> dict[str, Any]:
         n_nulls=39,
         seed=seed,
     )
-    clinode.write_brain_report(found, folder)
+    clinode.write_brain_report(found, folder, command=command)
     return {
         "regions": N_REGIONS,
         "target": found.target,

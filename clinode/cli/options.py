@@ -84,13 +84,10 @@ class Counted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """Where a cohort is, and what its columns are called."""
+class Reading:
+    """How data are read: layout, columns, and what is done about rows."""
 
     panel: ClassVar[str] = "How the data are read"
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="A table, or a folder in a layout we know.")
-    ]
     format: Annotated[
         str | None,
         typer.Option(help="Layout of DATA where it is not found by itself."),
@@ -132,6 +129,24 @@ class Data:
         typer.Option(help="YAML file: what is predicted, when, and of whom; makes the outcomes."),
     ] = None
 
+    def told(self) -> dict[str, Any]:
+        """What was said about the data, without what was not."""
+        said = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {
+            name: value
+            for name, value in said.items()
+            if name not in ("data", "task_file") and value not in (None, False)
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Reading):
+    """Where a cohort is, and how it is read."""
+
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A table, or a folder in a layout we know.")
+    ]
+
     def read(self) -> "Cohort":
         """Read the cohort, with the outcomes of the task file where one was given."""
         defined = self.defined()
@@ -151,16 +166,22 @@ class Data:
 
         return read_cohort(self.data, **self.told())
 
-    def told(self) -> dict[str, Any]:
-        """What was said about the data, without what was not."""
-        said = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        del said["data"], said["task_file"]
-        return {name: value for name, value in said.items() if value not in (None, False)}
+
+@dataclass(frozen=True)
+class Call:
+    """What a command may store of how it was called: masked, and not an option of its own."""
+
+    text: str | None = None
 
 
 def spread_out(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with every parameter that is a dataclass spread out into its fields."""
+    """The command with every parameter that is a dataclass spread out into its fields.
+
+    One that asks for the `Call` gets it from the context.
+    """
     hints = get_type_hints(command, include_extras=True)
+    calls = [name for name, hint in hints.items() if hint is Call]
+    hints |= dict.fromkeys(calls, typer.Context)
     groups: dict[str, type] = {
         name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
     }
@@ -186,6 +207,8 @@ def spread_out(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def spread(**given: Any) -> None:
+        for name in calls:
+            given[name] = given[name].obj or Call()
         for name, group in groups.items():
             given[name] = group(**{entry.name: given.pop(entry.name) for entry in fields(group)})
         command(**given)

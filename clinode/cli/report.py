@@ -18,7 +18,7 @@ from clinode.cli.explain import (
     load,
     of_task,
 )
-from clinode.cli.options import Answer, Data
+from clinode.cli.options import Answer, Call, Data
 from clinode.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class Beside:
 
 
 def report(
+    call: Call,
     run: ExplainedFolder,
     data: Data,
     answer: Answer,
@@ -143,6 +144,8 @@ def report(
         forecasts=forecasts,
         members=members,
         others=others,
+        whole=told.whole,
+        command=call.text,
         replace=how.replace,
     )
     about = about_maps(told.found)

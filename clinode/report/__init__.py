@@ -2,6 +2,7 @@
 
 from .brain import write_brain_report
 from .facts import ModelFacts
+from .provenance import check_provenance
 from .write import write_report
 
-__all__ = ["ModelFacts", "write_brain_report", "write_report"]
+__all__ = ["ModelFacts", "check_provenance", "write_brain_report", "write_report"]

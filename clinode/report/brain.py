@@ -21,10 +21,12 @@ from clinode.figures.networks import connectome_figure
 from clinode.figures.picture import data_uri
 from clinode.figures.stimulation import stimulus_figure
 from clinode.folder import write_folder, write_json
+from clinode.report import provenance as block
 from clinode.report.brain_map import brain_map
 from clinode.report.rendering import page_environment, page_style
 from clinode.report.wording import BRAIN_LIMITS, measured, significant
 from clinode.spreadsheet import csv_text
+from clinode.training import Run
 
 KIND = "brain report"
 SHOWN = 20  # candidates of the ranking on the page; all are in ranking.csv
@@ -33,16 +35,26 @@ NAMED_REGIONS = 3  # of a mode
 MOST_TARGETS = 8  # in words
 
 
-def write_brain_report(steering: Steering, folder: str | Path, *, replace: bool = False) -> Path:
+def write_brain_report(
+    steering: Steering,
+    folder: str | Path,
+    *,
+    run: Run | None = None,
+    command: str | None = None,
+    replace: bool = False,
+) -> Path:
     """Write what `steer` found as a folder that can be handed over.
 
     `index.html` is the page; `steering.json` holds every answer, `ranking.csv`, `reach.csv` and
     `stimulus.csv` the tables, `arrays.safetensors` the linearization, the equilibrium, the weights
-    and the stimulus; `manifest.json` their sizes and SHA-256.
+    and the stimulus; `provenance.json` from what it was made; `manifest.json` their sizes and
+    SHA-256.
 
     Args:
         steering: What `steer` returned.
         folder: Where to; must not exist or be empty, unless `replace`.
+        run: Whose latent system was steered, for the provenance.
+        command: The call that asked for it, fit to be read by others; printed as it is.
         replace: Write over an earlier brain report in the same folder.
 
     Returns:
@@ -51,7 +63,8 @@ def write_brain_report(steering: Steering, folder: str | Path, *, replace: bool 
     Raises:
         OutputError: The folder is occupied or cannot be written.
     """
-    html = brain_page(steering)
+    provenance = study_provenance(steering, run, command)
+    html = brain_page(steering, provenance)
 
     def write(target: Path) -> None:
         (target / "index.html").write_text(html, encoding="utf-8", newline="\n")
@@ -64,20 +77,43 @@ def write_brain_report(steering: Steering, folder: str | Path, *, replace: bool 
         for name, table in tables.items():
             path = target / f"{name}.csv"
             path.write_text(csv_text(table), encoding="utf-8", newline="")
+        write_json(target / block.FILE, provenance.to_dict())
         save_file(_arrays(steering), target / "arrays.safetensors")
 
     write_folder(Path(folder), write, kind=KIND, replace=replace)
     return Path(folder) / "index.html"
 
 
-def brain_page(steering: Steering) -> str:
-    """The page as HTML: self-contained, no script, the same bytes for the same study."""
+def study_provenance(
+    steering: Steering, run: Run | None = None, command: str | None = None
+) -> block.Provenance:
+    """From what a study was made; arguments as of `write_brain_report`."""
+    settings = {
+        "system": steering.system,
+        "constants": steering.constants,
+        "equilibrium": steering.which,
+        "target": steering.target,
+        "horizon": steering.horizon,
+        "stimulated": steering.stimulus.inputs,
+        "n_nulls": steering.n_nulls,
+        "seed": steering.seed,
+    }
+    return block.of_study(_arrays(steering), steering.network, run, settings, command)
+
+
+def brain_page(steering: Steering, provenance: block.Provenance | None = None) -> str:
+    """The page as HTML: self-contained, no script, the same bytes for the same study.
+
+    Args:
+        steering: What `steer` returned.
+        provenance: From what it was made; gathered here when absent.
+    """
+    provenance = provenance or study_provenance(steering)
     template = page_environment().get_template("brain.html")
     return template.render(
         style=page_style(),
         limits=BRAIN_LIMITS,
-        provenance=f"clinode {__version__}; seed {steering.seed}; every number of this page is "
-        "in steering.json beside it.",
+        provenance=provenance.table(),
         system=printable(steering.system),
         summary=_summary(steering),
         warnings=_warnings(steering),

@@ -3,27 +3,24 @@
 Only what the run, the cohort and the developer say; what none of them says is listed as missing.
 """
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
-from clinode import __version__
 from clinode.attribution import METHODS
 from clinode.attribution.baselines import read_normal_ranges
 from clinode.errors import printable
 from clinode.report.material import Material
+from clinode.report.provenance import Provenance
 from clinode.report.tables import DASH, Cell, Table
 from clinode.report.tripod import Item, tripod_items
 from clinode.report.wording import measured
 from clinode.training.run import schema_digest
 
 FILE = "methods.html"
-PACKAGES = ("clinode", "torch", "numpy", "scipy", "pandas", "scikit-learn", "captum")
 
 
-def methods_page(material: Material) -> dict[str, Any]:
+def methods_page(material: Material, provenance: Provenance) -> dict[str, Any]:
     """What the template prints, but for the model card."""
     items = tripod_items(material)
     blanks = [item for item in items if item.filled is None]
@@ -32,10 +29,10 @@ def methods_page(material: Material) -> dict[str, Any]:
         "baseline_words": _baseline_words(material),
         "baseline_table": _baseline(material),
         "settings": _settings(material),
-        "versions": _versions(),
-        "checksums": _checksums(material),
+        "versions": _versions(provenance),
+        "checksums": _checksums(material, provenance),
         "calls": _calls(material),
-        "command": _command(material),
+        "command": provenance.command or _command(material),
         "tripod": _tripod(items),
         "tripod_blanks": [f"{item.number} {item.asks}" for item in blanks],
         "n_items": len(items),
@@ -133,22 +130,19 @@ def _settings(material: Material) -> Table:
     return Table("Settings of the run and of the attribution", ["Setting", "Value"], rows)
 
 
-def _versions() -> Table:
-    rows: list[list[str | Cell]] = [["Python", platform.python_version()]]
-    for name in PACKAGES:
-        try:
-            rows.append([name, __version__ if name == "clinode" else version(name)])
-        except PackageNotFoundError:
-            rows.append([name, Cell("not installed", "blank")])
+def _versions(provenance: Provenance) -> Table:
+    told = {"clinode": str(provenance.code["clinode"]), **provenance.versions}
+    rows = [[name, number] for name, number in told.items()]
     return Table("Versions with which these pages were written", ["Package", "Version"], rows)
 
 
-def _checksums(material: Material) -> Table:
-    run = material.run
+def _checksums(material: Material, provenance: Provenance) -> Table:
+    run, reported = material.run, provenance.data["reported"]
     rows = [
         ["weights (model.safetensors)", run.weights_sha256],
         ["schema of the training part", schema_digest(run.schema)],
-        ["this cohort, all tables", material.cohort.fingerprint()["sha256"]],
+        ["this cohort, all tables", reported["sha256"]],
+        *([f"this cohort, {name}", digest] for name, digest in reported["tables"].items()),
     ]
     rows += [
         [f"cohort of the part {part!r}", str(told["sha256"])]

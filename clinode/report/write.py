@@ -7,6 +7,7 @@ date reaches a page. Pages are written through `clinode.folder`, so a folder is 
 
 import base64
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from clinode.cohort import Classify, Cohort
 from clinode.cohort.definition import CohortFlow
 from clinode.control.portrait import Portrait
 from clinode.errors import ArgumentError
-from clinode.folder import check_writable, write_folder
+from clinode.folder import check_writable, write_folder, write_json
 from clinode.report import cohort as page3
 from clinode.report import data as page6
 from clinode.report import dynamics as page9
@@ -27,7 +28,9 @@ from clinode.report import performance as page4
 from clinode.report import subgroups as page5
 from clinode.report.facts import ModelFacts
 from clinode.report.index import index_page
-from clinode.report.material import Material, Told
+from clinode.report.material import SEED, Material, Told
+from clinode.report.provenance import FILE as PROVENANCE
+from clinode.report.provenance import digest_of, of_report
 from clinode.report.rendering import page_environment, page_style
 from clinode.report.subjects import Asked, subject_pages
 from clinode.report.tables import Table, told_tables
@@ -61,14 +64,17 @@ def write_report(
     forecasts: Run | Ensemble | None = None,
     members: Sequence[Attributions] = (),
     others: Sequence[Attributions] = (),
+    whole: Cohort | None = None,
+    command: str | None = None,
     replace: bool = False,
 ) -> Path:
     """Write the pages on a model and its cohort, and one for every explained subject.
 
     They are `index.html` (the facts of the model), `cohort.html`, `performance.html`,
     `subgroups.html`, `data.html`, `methods.html` and `dynamics.html`; beside them lies
-    `model-card.xml`, the CHAI Applied Model Card. Of a forecast or of survival there are no pages
-    on risk groups, no `subgroups.html` and no card.
+    `model-card.xml`, the CHAI Applied Model Card, and `provenance.json`, from what all of it was
+    made, which every page shows as a table and `check_provenance` compares. Of a forecast or of
+    survival there are no pages on risk groups, no `subgroups.html` and no card.
 
     Args:
         run: The run whose model was explained, or the ensemble: then the pages on the model show
@@ -93,6 +99,8 @@ def write_report(
             largest contributions.
         others: Attributions of the same output under other baselines or by other methods, to be
             held against `attributions`.
+        whole: Everything that was read, where `cohort` is a part of it, for the provenance.
+        command: The call that asked for the pages, fit to be read by others; printed as it is.
         replace: Write over an earlier report in the same folder.
 
     Returns:
@@ -137,7 +145,9 @@ def write_report(
         checks=checks,
     )
     dynamics = page9.dynamics_page(lead, portrait)
+    provenance = of_report(run, cohort, whole, _settings(attributions, asked, material), command)
     written = _cohort_pages(material, dynamics)
+    written[page7.FILE] = page7.methods_page(material, provenance)
     if is_risk:
         alerts, groups = written[page4.FILE]["alerts"], written[page5.FILE]["measured"]
         xml = card.model_card(material, alerts, groups)
@@ -153,7 +163,7 @@ def write_report(
         "limits": LIMITS,
         "outcome": material.outcome,
         "baseline": material.baseline,
-        "provenance": _provenance(run, cohort, attributions),
+        "provenance": provenance.table(),
         "contents": [
             {"file": file, "title": title, "about": about}
             for file, title, about in CONTENTS
@@ -168,6 +178,7 @@ def write_report(
         for name, template, page in rendered:
             html = environment.get_template(template).render(**shared, **page, here=name)
             (target / name).write_text(html, encoding="utf-8", newline="\n")
+        write_json(target / PROVENANCE, provenance.to_dict())
         if xml:
             (target / card.FILE).write_text(xml, encoding="utf-8", newline="\n")
 
@@ -176,13 +187,12 @@ def write_report(
 
 
 def _cohort_pages(material: Material, dynamics: dict[str, Any] | str) -> dict[str, dict[str, Any]]:
-    """What each page but the index prints, by file, which is its template's name too."""
+    """What each page on the cohort prints, by file, which is its template's name too."""
     found = {
         page3.FILE: page3.cohort_page(material),
         page4.FILE: page4.performance_page(material),
         page5.FILE: page5.subgroups_page(material),
         page6.FILE: page6.data_page(material),
-        page7.FILE: page7.methods_page(material),
     }
     return found if isinstance(dynamics, str) else found | {page9.FILE: dynamics}
 
@@ -219,13 +229,26 @@ def _scored(run: Run | Ensemble, cohort: Cohort, outcome: str) -> pd.DataFrame |
     return table if len(table) else None
 
 
-def _provenance(run: Run | Ensemble, cohort: Cohort, attributions: Attributions) -> str:
-    several = len(run.members) > 1
-    model, first = type(run.members[0].model).__name__, run.members[0]
-    weights = ", ".join(member.weights_sha256[:16] for member in run.members)
-    seeds = ", ".join(str(member.seed) for member in run.members)
-    return (
-        f"clinode {first.version}; model {model}, seed{'s' if several else ''} {seeds}; weights "
-        f"SHA-256 {weights}; data {cohort.fingerprint()['sha256'][:16]}; "
-        f"method {attributions.method}, baseline {attributions.baseline}."
-    )
+def _settings(attributions: Attributions, asked: Asked, material: Material) -> dict[str, Any]:
+    """What was asked of the report: all that decides its pages beside run and data."""
+    forecasts = asked.forecasts
+    return {
+        "outcome": attributions.outcome,
+        "method": attributions.method,
+        "baseline": attributions.baseline,
+        "tolerance": attributions.tolerance,
+        "players": attributions.players,
+        "scale": attributions.scale,
+        "hours": attributions.hours,
+        "explained": len(attributions.gates),
+        "seed": SEED,
+        "kinds": asked.kinds is not None,
+        "checks": material.checks is not None,
+        "flow": material.flow is not None,
+        "members": len(asked.members),
+        "others": [[one.method, one.baseline] for one in asked.others],
+        "forecasts": None
+        if forecasts is None
+        else [member.weights_sha256 for member in forecasts.members],
+        "facts": digest_of(asdict(material.facts)),
+    }

@@ -46,6 +46,7 @@ def test_the_folder_is_whole_and_its_numbers_are_those_of_the_page(steering, pag
         "reach.csv",
         "stimulus.csv",
         "arrays.safetensors",
+        "provenance.json",
     }
     assert index.read_text(encoding="utf-8") == page
     told = read_json(index.parent / "steering.json")

@@ -19,6 +19,7 @@ from clinode.report.opinions import (
 )
 from clinode.report.rendering import page_environment
 from clinode.report.subject import Beside, subject_page
+from clinode.report.tables import Table
 from clinode.report.wording import LIMITS
 
 from .drawn import corners
@@ -221,7 +222,8 @@ def test_a_page_of_36_variables_and_1000_points_stays_under_300_kilobytes():
     environment = page_environment()
     html = environment.get_template("subject.html").render(
         **page, ordinal="#0001", outcome="died", baseline="the mean", limits=LIMITS,
-        provenance="p", style=environment.get_template("style.css").render(), here="",
+        provenance=Table("p", [], []), here="",
+        style=environment.get_template("style.css").render(),
     )  # fmt: skip
     assert len(beside.fans["charts"]) == len(variables)
     assert len(html.encode()) < 300_000
