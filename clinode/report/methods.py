@@ -150,7 +150,7 @@ def _checksums(material: Material, provenance: Provenance) -> Table:
         if part != "seen" and isinstance(told, dict) and "sha256" in told
     ]
     return Table(
-        "SHA-256. Those of the pages stand in manifest.json; `clinode verify` compares them",
+        "SHA-256. Those of the pages stand in manifest.json; clinode verify compares them",
         ["Of", "SHA-256"],
         rows,
     )

@@ -107,7 +107,7 @@ class Provenance:
             rows.append((", ".join([_DATA[name], *counts]), held["sha256"]))
         rows.append((f"This block in full, {FILE}", self.sha256))
         return Table(
-            "From what this page was made; long numbers are SHA-256, and `clinode verify` compares "
+            "From what this page was made; long numbers are SHA-256, and clinode verify compares "
             "them with a run and with data",
             ["What", "Value"],
             [[name, Cell(str(value), "hash" if _is_digest(value) else "told")]
