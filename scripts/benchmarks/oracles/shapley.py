@@ -59,9 +59,7 @@ def main() -> None:
         float(np.abs(ours(one) - np.array(values)).max())
         for one, values in zip(functions, peer["values"], strict=True)
     ]
-    print(
-        f"clinode {cn.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-    )
+    print(f"clinode {cn.__version__}, torch {torch.__version__}")
     print(f"shap {peer['shap']}, numpy {peer['numpy']}")
     print(f"{len(apart)} functions of 2 to 10 entries: largest difference {max(apart):.1e}")
 
