@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +19,9 @@ import pandas as pd
 import pytest
 
 import clinode as cn
+from clinode.brain import WilsonCowanNetwork, simulate_connectome
 from clinode.cohort import CohortSchema, Variable
+from clinode.control import StimulusLimits, steer
 from clinode.report import ModelFacts
 
 from .test_write import CHROMIUM, FLAGS, browse
@@ -156,6 +159,41 @@ def test_a_browser_builds_the_same_page_asks_nobody_and_does_not_complain(both, 
         assert not asked
         twin = (benign.parent / path.name).read_text(encoding="utf-8")
         assert_made_alike(built(path, folder), twin, path.name)
+
+
+def steering_of(words: list[str], folder: Path) -> Path:
+    """The page of a network whose regions are called by these words, two a region."""
+    pairs = [f"{' '.join(words[k : k + 2])} r{k}" for k in range(0, len(words), 2)]
+    pairs += ["other"] * (len(pairs) % 2)  # two hemispheres
+    connectome = replace(simulate_connectome(len(pairs), seed=1), labels=tuple(pairs))
+    brain = WilsonCowanNetwork(connectome, K=1.0)
+    rest = cn.find_equilibria(brain, n_starts=8)[0]
+    target = {f"E:{pairs[0]}": float(rest.state[0]) + 0.03}
+    found = steer(
+        brain,
+        target,
+        rest,
+        limits=StimulusLimits(amplitude=2.0),
+        horizon=10.0,
+        n_stimulated=2,
+        n_nulls=0,
+    )
+    return cn.write_brain_report(found, folder)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_regions_by_any_name_are_printed_and_nothing_else(tmp_path):
+    hostile, benign = steering_of(PAYLOADS, tmp_path / "a"), steering_of(BENIGN, tmp_path / "b")
+    text, twin = hostile.read_text(encoding="utf-8"), benign.read_text(encoding="utf-8")
+    assert_made_alike(text, twin, "brain")
+    assert not re.search("[\u202e\u2066\u200b\ufeff\x1b\x08\x7f]", text)
+    messages, _, asked = browse(hostile, tmp_path)
+    assert "CONSOLE" not in messages, messages[-2000:]
+    assert not asked
+    assert_made_alike(built(hostile, tmp_path), twin, "brain")
+    for table in hostile.parent.glob("*.csv"):
+        cells = pd.read_csv(table, dtype=str).to_numpy().ravel().tolist()
+        assert not [cell for cell in cells if isinstance(cell, str) and cell[0] in "=+@\t\r"]
 
 
 class Parts(HTMLParser):
