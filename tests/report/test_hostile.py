@@ -203,16 +203,19 @@ class Parts(HTMLParser):
         super().__init__()
         self.elements: Counter = Counter()
         self.attributes: set[tuple[str, str]] = set()
+        self.used: list[str] = []  # what drawings take from elsewhere
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.elements[tag] += 1
         self.attributes |= {(tag, name) for name, _ in attrs}
+        if tag == "use":
+            self.used += [value or "" for name, value in attrs if name.endswith("href")]
 
 
 DRAWN = set("circle desc details div g line li p path polygon polyline rect span summary".split())
 DRAWN |= set("table caption tbody td text th thead title tr tspan ul".split())
-DRAWN |= set("figure figcaption svg section h2 h3".split())
+DRAWN |= set("figure figcaption svg section h2 h3 use".split())
 """How many there are depends on numbers, which the order of names changes a little."""
 
 
@@ -221,6 +224,7 @@ def assert_made_alike(text: str, twin: str, name: str) -> None:
     assert set(found.elements) - {"tbody"} <= set(expected.elements) | DRAWN, name
     assert found.attributes <= expected.attributes | {("path", "class"), ("tr", "class")}, name
     assert not [pair for pair in found.attributes if pair[1].startswith("on")]
+    assert all(place.startswith("#") for place in found.used), name
     fixed = (set(found.elements) | set(expected.elements)) - DRAWN
     assert {tag: found.elements[tag] for tag in fixed} == {
         tag: expected.elements[tag] for tag in fixed

@@ -15,6 +15,7 @@ from clinode.report.material import Material
 from clinode.report.methods import methods_page
 from clinode.report.model_card import NAMESPACE, model_card
 from clinode.report.performance import alerts, performance_page
+from clinode.report.provenance import of_report
 from clinode.report.subgroups import find_groupings, measure_groups, subgroups_page
 from clinode.report.tripod import tripod_items
 from clinode.training.drift import find_drift
@@ -150,7 +151,7 @@ def test_the_checklist_has_all_items_and_lists_every_blank(material):
     numbers = [int(re.match(r"\d+", item.number).group()) for item in items]
     assert sorted(set(numbers)) == list(range(1, 28))
     assert numbers == sorted(numbers)
-    page = methods_page(material)
+    page = methods_page(material, of_report(material.run, material.cohort, None, {}, None))
     blanks = [item for item in items if item.filled is None]
     assert len(page["tripod_blanks"]) == len(blanks) == page["n_items"] - page["n_filled"]
     everything = {name: "said" for name in vars(FACTS) if isinstance(getattr(FACTS, name), str)}
